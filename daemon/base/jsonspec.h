@@ -56,3 +56,6 @@ bool json_bool(const json_t *object, const char *key, bool fallback);
 /* object[key] = value, value's reference is taken; aborts on out of memory. The only setter that the house uses. */
 void json_put(json_t *object, const char *key, json_t *value);
 void json_add(json_t *array, json_t *value);
+/* Both setters: a NULL value (json_string refuses text that is not UTF-8) is stored as null. Use json_text for
+ * text that comes from outside (file names, messages of other programs): bytes that are not UTF-8 become U+FFFD. */
+json_t *json_text(const char *text);
