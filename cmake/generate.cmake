@@ -4,12 +4,14 @@ set(GENERATE_PYTHON /usr/bin/python3 CACHE FILEPATH "Python with PyYAML")
 file(GLOB PROVIDER_SOURCES CONFIGURE_DEPENDS daemon/providers/*.c)
 file(GLOB MOVER_SOURCES CONFIGURE_DEPENDS daemon/movers/*.c daemon/movers/*/*.c)
 
-add_custom_command(
-  OUTPUT ${GENERATED_DIR}/api/openapi.gen.c ${GENERATED_DIR}/api/openapi.gen.h ${GENERATED_DIR}/api/openapi.json
-  COMMAND ${GENERATE_PYTHON} ${CMAKE_SOURCE_DIR}/scripts/generate-api.py --openapi ${CMAKE_SOURCE_DIR}/openapi.yaml --out ${GENERATED_DIR}/api
-  DEPENDS openapi.yaml scripts/generate-api.py
-  COMMENT "Routes and request checks from openapi.yaml")
-add_custom_target(generated_api DEPENDS ${GENERATED_DIR}/api/openapi.gen.h)
+if(EXISTS ${CMAKE_SOURCE_DIR}/openapi.yaml)
+  add_custom_command(
+    OUTPUT ${GENERATED_DIR}/api/openapi.gen.c ${GENERATED_DIR}/api/openapi.gen.h ${GENERATED_DIR}/api/openapi.json
+    COMMAND ${GENERATE_PYTHON} ${CMAKE_SOURCE_DIR}/scripts/generate-api.py --openapi ${CMAKE_SOURCE_DIR}/openapi.yaml --out ${GENERATED_DIR}/api
+    DEPENDS openapi.yaml scripts/generate-api.py
+    COMMENT "Routes and request checks from openapi.yaml")
+  add_custom_target(generated_api DEPENDS ${GENERATED_DIR}/api/openapi.gen.h)
+endif()
 
 # A registry is an array of every exported plug-in of a folder: adding a file adds it.
 function(generate_registry kind out)

@@ -28,13 +28,17 @@ room(agent room_base room_providers)
 room(serve room_conf room_crypto)
 
 file(GLOB API_SOURCES CONFIGURE_DEPENDS api/*.c api/handlers/*.c)
-add_library(room_api STATIC ${API_SOURCES} ${GENERATED_DIR}/api/openapi.gen.c)
-add_dependencies(room_api generated_api)
-target_link_libraries(room_api PUBLIC room_engine PkgConfig::MICROHTTPD)
+if(API_SOURCES)
+  add_library(room_api STATIC ${API_SOURCES} ${GENERATED_DIR}/api/openapi.gen.c)
+  add_dependencies(room_api generated_api)
+  target_link_libraries(room_api PUBLIC room_engine PkgConfig::MICROHTTPD)
+endif()
 
-add_executable(quiesced daemon/main.c)
-target_link_libraries(quiesced PRIVATE room_api room_engine room_front room_agent room_worker room_movers room_serve)
-install(TARGETS quiesced RUNTIME DESTINATION sbin)
+if(TARGET room_api AND EXISTS ${CMAKE_SOURCE_DIR}/daemon/main.c)
+  add_executable(quiesced daemon/main.c)
+  target_link_libraries(quiesced PRIVATE room_api room_engine room_front room_agent room_worker room_movers room_serve)
+  install(TARGETS quiesced RUNTIME DESTINATION sbin)
+endif()
 
 # Built-in writers: one executable each, so that only the PostgreSQL writer links libpq.
 function(writer name)
