@@ -28,7 +28,7 @@ struct engine_request {
 struct engine_answer {
     int status;                    /* HTTP status of a success: 200, 201, 202, 204 */
     json_t *body;                  /* borrowed for the call; NULL with 204 and on failure */
-    char location[96];             /* "" = none */
+    char location[128];            /* "" = none */
     int retry_after;               /* seconds; 0 = none */
     const struct err *err;         /* failure: status, hresult and problem body follow from it (hresult_http) */
     int status_override;           /* failure with a status that is not its code's usual one (410, 412); 0 = none */
@@ -104,6 +104,8 @@ bool engine_job_is_pending(struct engine *engine, const char *job_id);
 
 /* start: the supervisor's start message to core (docs/architecture.md); agent_fd: channel to the agent, owned. */
 struct engine *engine_new(struct loop *loop, const json_t *start, int agent_fd, struct err *err);
+/* Calls fn once leftovers of the last run are cleared (at once when they are): only then is the node ready for work. */
+void engine_when_recovered(struct engine *engine, void (*fn)(void *arg), void *arg);
 void engine_reload(struct engine *engine, const json_t *config);
 /* No new work; done(arg) is called when nothing is pending any more (running jobs get limits.drain_seconds, then are cancelled). */
 void engine_drain(struct engine *engine, void (*done)(void *arg), void *arg);

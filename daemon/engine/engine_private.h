@@ -39,6 +39,8 @@ struct engine {
     struct loop_timer *housekeeping;
     bool draining;
     bool recovered;
+    void (*when_recovered)(void *);
+    void *when_recovered_arg;
     void (*drained)(void *);
     void *drained_arg;
     struct loop_timer *drain_timer;
@@ -59,10 +61,10 @@ struct task {
     json_t *draft_job;         /* next job record */
     json_t *body;              /* what will be answered; owned */
     json_t *scratch;           /* between steps; owned */
-    struct err err;            /* an outcome carried from one step to a later one */
+    struct worker_link *worker;/* of a call that asks a worker of its own */
     void (*committed)(struct task *task, const struct err *err);
     int status;
-    char location[96];
+    char location[128];
     int retry_after;
 };
 
@@ -90,8 +92,14 @@ struct job {
     struct worker_link *worker;/* of a job without session */
     json_t *args;              /* of the operation, for jobs without session and for copy */
     bool finishing;            /* the finishing task is queued */
-    json_t *undone;            /* result.cleanup */
+    bool unsaved;              /* ended in memory, but the store refused the record: housekeeping tries again */
+    struct err outcome;        /* the worker's word, until the finishing step; hr 0 = success */
+    json_t *outcome_result, *outcome_writers;
+    json_t *cleanup;           /* what a cancel or a failure undid */
+    struct task *parked;       /* tasks that go on when this job has ended */
+    int refs;                  /* the engine's, while it has not ended, and one per task */
     struct lifecycle *lifecycle; /* POST /backups */
+    void (*started)(struct job *job);
 };
 
 /* What sets one kind of job apart. All NULL-able. */
@@ -99,8 +107,7 @@ struct job_kind {
     const char *name;                      /* wire name: "BackupComplete" */
     enum session_operation operation;      /* matrix row; unused without session */
     const char *worker_operation;          /* "complete" */
-    const char *commit_fault;              /* unused outside fault builds */
-    json_t *(*args)(struct task *task, struct err *err);          /* new reference */
+    json_t *(*args)(struct job *job);          /* new reference */
     /* Success: fold result into the drafts (task->draft, task->draft_job's result); may add rows to batch. */
     void (*apply)(struct task *task, const json_t *result, struct store_batch *batch);
     /* Failure of the operation itself. Default: the session's state stays. */
@@ -112,6 +119,7 @@ struct job_kind {
 /* --- tasks.c --- */
 /* Queues run on the serial; it starts at once when the serial is idle. */
 struct task *task_new(struct engine *engine, const struct engine_request *request, engine_answer_fn answer, void *arg);
+void task_hold_job(struct task *task, struct job *job);
 void task_start(struct task *task, struct serial *serial, void (*run)(struct task *task));
 /* Ends: answers (when there is somebody) and lets the next task of the serial run. */
 void task_answer(struct task *task, int status, json_t *body /* taken */);
@@ -122,6 +130,8 @@ void task_fail_extra(struct task *task, const struct err *err, json_t *extra /* 
  * task->committed(task, NULL), on failure committed(task, err) with everything as before. committed NULL: answer task->body. */
 void task_commit(struct task *task, struct store_batch *batch);
 bool serial_idle(const struct serial *serial);
+/* Lets the serial go on without ending the task; start it again later. */
+void task_park(struct task *task);
 
 /* --- session.c --- */
 struct session *session_find(struct engine *engine, const char *id);
@@ -140,6 +150,7 @@ bool session_allow(struct task *task, enum session_operation operation, bool *re
 void session_batch_put(struct store_batch *batch, const json_t *doc);
 void session_lease_renew(struct session *session);
 void session_lease_pause(struct session *session);
+void abort_ignored(void *arg, const struct worker_reply *reply);
 void session_ended(struct session *session);   /* after a terminal commit: slot, worker, lease */
 /* Starts the worker if there is none. */
 struct worker_link *session_worker(struct session *session);
@@ -157,9 +168,12 @@ bool slot_take(struct session *session);
 void slot_release(struct session *session);
 void slot_wait(struct session *session, void (*granted)(void *arg), void *arg);
 void slot_wait_forget(struct session *session);
-json_t *session_volumes_for_worker(const json_t *doc);  /* new reference */
+/* The set's auto-release snapshots are gone: their rows go with the same batch. */
+void snapshots_batch_remove(struct engine *engine, struct store_batch *batch, const json_t *session_doc);
+void snapshots_batch_put(struct engine *engine, struct store_batch *batch, const json_t *session_doc, json_t *snapshots);
 
 /* --- job.c --- */
+void job_unref(struct job *job);
 struct job *job_find(struct engine *engine, const char *id);
 json_t *job_view(struct job *job);
 /* Refuses when the table is full (E_OUTOFMEMORY) or the engine drains. */
@@ -173,15 +187,32 @@ void job_put_error(json_t *draft_job, const struct err *err, json_t *writers /* 
 void job_batch_put(struct store_batch *batch, const json_t *doc);
 void job_progress(struct job *job, json_t *progress /* borrowed */);
 void job_notify(struct job *job);
-/* Ends a job and frees it: the drafts were committed with a terminal state. */
+/* The job has ended and is durable: leaves the engine, wakes waiters and parked tasks. */
 void job_ended(struct job *job);
 void job_start_cancel(struct job *job);
+/* Cancels the pending job of task's session and runs `then` on the serial once it has ended. */
+void job_abort_then(struct task *task, void (*then)(struct task *task));
+/* The job's terminal draft: state, times, hresult, result or error, cleanup. */
+void job_conclude(struct job *job, json_t *draft_job, enum job_state state, const struct err *err);
+/* Commits task's drafts as the end of its job; handles a store that refuses. Ends the task. */
+void job_commit_end(struct task *task, struct store_batch *batch);
+json_t *job_record(struct engine *engine, const struct job_kind *kind, const struct session *session, const char *owner);
+struct job *job_new(struct engine *engine, const struct job_kind *kind, struct session *session, json_t *doc /* taken */);
+
+void jobs_save_unsaved(struct engine *engine);
+void jobs_cancel_all(struct engine *engine);
+
+/* --- backup.c --- */
+void lifecycle_cancel(struct job *job);
 
 /* --- kinds.c --- */
 extern const struct job_kind job_kind_metadata, job_kind_prepare, job_kind_snapshot, job_kind_copy, job_kind_complete,
     job_kind_status, job_kind_release, job_kind_backup, job_kind_restore, job_kind_verify, job_kind_scan, job_kind_remove_backup;
 json_t *components_for_worker(const json_t *doc);
 json_t *session_document(struct engine *engine, const json_t *doc); /* Backup Components Document */
+json_t *component_record(const json_t *writer, const json_t *component); /* a chosen component; new reference */
+json_t *backup_record(struct job *job, const json_t *session_doc, const json_t *result);
+void backup_batch_put(struct store_batch *batch, const json_t *doc);
 
 /* --- incidents.c --- */
 /* One log line and one row of GET /errors. */

@@ -21,6 +21,12 @@ static void task_free(struct task *task)
     free(task);
 }
 
+void task_hold_job(struct task *task, struct job *job)
+{
+    job->refs++;
+    task->job = job;
+}
+
 bool serial_idle(const struct serial *serial)
 {
     return !serial->running && !serial->first;
@@ -51,12 +57,20 @@ void task_start(struct task *task, struct serial *serial, void (*run)(struct tas
     serial_advance(serial);
 }
 
+void task_park(struct task *task)
+{
+    struct serial *serial = task->serial;
+    serial->running = NULL;
+    serial_advance(serial);
+}
+
 /* The serial goes on; what was kept alive only by it is freed when it is idle. */
 static void task_end(struct task *task)
 {
     struct serial *serial = task->serial;
     struct engine *engine = task->engine;
     struct session *session = task->session;
+    struct job *job = task->job; /* its serial may be the one that runs: let go last */
     task_free(task);
     if (serial) {
         serial->running = NULL;
@@ -66,6 +80,8 @@ static void task_end(struct task *task)
             serial_advance(serial);
         }
     }
+    if (job)
+        job_unref(job);
     if (engine->draining)
         engine_drain_check(engine);
 }
@@ -120,7 +136,9 @@ static void task_committed(void *arg, const struct err *err)
         if (task->draft_job && task->job) {
             json_decref(task->job->doc);
             task->job->doc = json_incref(task->draft_job);
-            job_state_by_name(json_str(task->job->doc, "state", ""), &task->job->state);
+            enum job_state state = task->job->state;
+            if (job_state_by_name(json_str(task->job->doc, "state", ""), &state) && state != JOB_PENDING)
+                task->job->state = state; /* running is memory's alone: its record says pending */
         }
     }
     if (task->committed) {

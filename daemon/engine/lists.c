@@ -1,0 +1,44 @@
+/* Pages of records, and the two shortest answers. */
+#include "engine/engine_private.h"
+
+void answer_error(engine_answer_fn answer, void *arg, const struct err *err)
+{
+    const struct engine_answer refused = {.err = err};
+    answer(arg, &refused);
+}
+
+void answer_body(engine_answer_fn answer, void *arg, int status, json_t *body)
+{
+    const struct engine_answer done = {.status = status, .body = body};
+    answer(arg, &done);
+    json_decref(body);
+}
+
+void list_answer(struct engine *engine, const struct engine_request *request, engine_answer_fn answer, void *arg,
+                 struct store_query *query, list_view_fn view)
+{
+    struct err err;
+    AUTO_JSON json_t *rows = NULL;
+    bool more = false;
+    query->limit = (int)json_int(request->query, "limit", 50);
+    query->after = json_str(request->query, "cursor", NULL);
+    const struct principal *who = request->principal;
+    if (!principal_sees(who, ""))
+        query->owner = who->name;
+    if (store_list(engine->store, query, &rows, &more, &err) == STORE_ERROR) {
+        answer_error(answer, arg, &err);
+        return;
+    }
+    AUTO_JSON json_t *items = json_array();
+    char cursor[128] = "";
+    size_t i;
+    json_t *row;
+    json_array_foreach(rows, i, row)
+    {
+        str_copy(cursor, sizeof cursor, json_str(row, "id", json_str(row, "name", "")));
+        json_add(items, view ? view(engine, row) : json_incref(row));
+    }
+    AUTO_JSON json_t *body = json_pack("{s:O, s:s?}", "items", items, "next_cursor", more ? cursor : NULL);
+    const struct engine_answer page = {.status = 200, .body = body, .next_cursor = more ? cursor : NULL};
+    answer(arg, &page);
+}
