@@ -40,10 +40,9 @@ char *clock_rfc3339(int64_t real_ms, char ret[CLOCK_RFC3339_SIZE])
         snprintf(ret, CLOCK_RFC3339_SIZE, "%s", seconds > 0 ? "9999-12-31T23:59:59.999Z" : "0000-01-01T00:00:00.000Z");
         return ret;
     }
-    char date[24];
-    strftime(date, sizeof(date), "%Y-%m-%dT%H:%M:%S", &parts);
-    /* %Y does not pad years below 1000 with zeros. */
-    snprintf(ret, CLOCK_RFC3339_SIZE, "%04d%s.%03dZ", parts.tm_year + 1900, date + (parts.tm_year + 1900 > 999 ? 4 : 0),
-             milliseconds);
+    char date[20];
+    strftime(date, sizeof(date), "-%m-%dT%H:%M:%S", &parts); /* %Y would not pad years below 1000 with zeros */
+    snprintf(ret, CLOCK_RFC3339_SIZE, "%04u%s.%03uZ", (unsigned)(parts.tm_year + 1900) % 10000u, date,
+             (unsigned)milliseconds % 1000u);
     return ret;
 }
