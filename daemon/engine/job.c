@@ -296,10 +296,10 @@ static void end_committed(struct task *task, const struct err *err)
         enum session_state state = session_state(session->doc);
         if (state != SESSION_SET_OPEN && state != SESSION_PREPARED)
             slot_release(session);
-        if (state == SESSION_ABORTED || state == SESSION_COMPLETED)
+        if (!job->unsaved && (state == SESSION_ABORTED || state == SESSION_COMPLETED))
             session_ended(session);
         else
-            session_lease_renew(session);
+            session_lease_renew(session); /* what the store does not have yet stays readable here */
     }
     if (job->unsaved)
         job_notify(job);

@@ -69,8 +69,9 @@ void jobs_save_unsaved(struct engine *engine)
     for (size_t i = 0; i < walk.n; i++) {
         struct store_batch *batch = store_batch_new();
         job_batch_put(batch, walk.jobs[i]->doc);
-        if (walk.jobs[i]->session)
-            session_batch_put(batch, walk.jobs[i]->session->doc);
+        struct session *session = session_find(engine, json_str(walk.jobs[i]->doc, "session_id", ""));
+        if (session)
+            session_batch_put(batch, session->doc);
         store_submit(engine->store, batch, saved, walk.jobs[i]);
     }
 }
