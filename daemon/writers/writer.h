@@ -2,6 +2,7 @@
 /* A built-in writer: its own executable quiesced-writer-NAME = this vtable around the shared main loop (writer_main.c),
  * which speaks writer protocol 1 (JSON lines on standard input and output). Any executable that speaks it is a writer too. */
 #include <jansson.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/err.h"
@@ -28,8 +29,20 @@ struct writer {
     int (*watch_fd)(void *state);
     /* Undo every hold and free. Called on end-of-file, on every exit. Required. */
     void (*close)(void *state);
+    /* freeze holds something that stops the application. The main loop then sends itself "abort" once freeze_timeout_ms of
+     * the writer's metadata has passed since freeze (VSS: a writer thaws itself), and fails the next event. */
+    bool leased;
 };
 enum { WRITER_ABI = 1 };
+
+/* Offered by the main loop to whoever waits inside an event: true once standard input was hung up or SIGTERM has
+ * arrived. Stop waiting and return an error then; close() follows. */
+bool writer_abandoned(void);
+/* Is this writer's component (logical_path "", name) selected by the event? Always, when component_mode is false. */
+bool writer_selected(const struct writer_event *event, const char *name);
+/* The moment (CLOCK_MONOTONIC, milliseconds) to give up at, so that the answer is still in time: a tenth of what is
+ * left, at most 500 ms, before the deadline. */
+int64_t writer_give_up_ms(int64_t deadline_ms);
 
 /* Defined by each writer's file. */
 extern const struct writer *const writer_this;
