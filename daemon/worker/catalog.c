@@ -1,0 +1,63 @@
+/* What is done with repositories outside of a session: each is one verb of a mover child. */
+#include "base/cleanup.h"
+#include "base/jsonspec.h"
+#include "base/str.h"
+#include "worker/context.h"
+#include "worker/mover_client.h"
+
+static int run_verb(struct worker *worker, const char *verb, const json_t *args, json_t **ret_done, struct err *err)
+{
+    const json_t *repository = json_object_get(args, "repository");
+    if (!json_is_object(repository))
+        return err_set(err, VSS_E_UNEXPECTED, NULL, "%s: the repository is missing", verb);
+    AUTO_JSON json_t *request = json_deep_copy(args);
+    json_put(request, "verb", json_string(verb));
+    json_put(request, "mover", json_string(json_str(repository, "mover", "archive")));
+    worker_phase(worker, verb);
+    return mover_client_run(worker, request, verb, ret_done, err);
+}
+
+static int run_into(struct worker *worker, const char *verb, const json_t *args, json_t *result, struct err *err)
+{
+    AUTO_JSON json_t *done = NULL;
+    if (run_verb(worker, verb, args, &done, err) < 0)
+        return -1;
+    if (json_is_object(done))
+        json_object_update(result, done);
+    return 0;
+}
+
+int operation_restore(struct worker *worker, const json_t *args, json_t *result, struct err *err)
+{
+    if (run_into(worker, "restore", args, result, err) < 0)
+        return -1;
+    if (wait_look(&worker->wait))
+        return worker_stopped(worker, err);
+    json_put(result, "target", json_string(json_str(args, "target", "")));
+    return 0;
+}
+
+int operation_verify(struct worker *worker, const json_t *args, json_t *result, struct err *err)
+{
+    return run_into(worker, "verify", args, result, err);
+}
+
+int operation_remove_backup(struct worker *worker, const json_t *args, json_t *result, struct err *err)
+{
+    return run_into(worker, "remove", args, result, err);
+}
+
+int operation_open_repository(struct worker *worker, const json_t *args, json_t *result, struct err *err)
+{
+    return run_into(worker, "open", args, result, err);
+}
+
+int operation_scan(struct worker *worker, const json_t *args, json_t *result, struct err *err)
+{
+    AUTO_JSON json_t *done = NULL;
+    if (run_verb(worker, "list", args, &done, err) < 0)
+        return -1;
+    json_t *items = json_is_array(done) ? done : json_object_get(done, "items");
+    json_put(result, "items", json_is_array(items) ? json_incref(items) : json_array());
+    return 0;
+}

@@ -1,0 +1,67 @@
+#pragma once
+/* Everything that one worker process knows: its channels, its configuration, the writers, the snapshot set, what is held. */
+#include <jansson.h>
+#include <limits.h>
+#include <stdbool.h>
+
+#include "base/err.h"
+#include "providers/provider.h"
+#include "worker/snapshots.h"
+#include "worker/undo.h"
+#include "worker/wait.h"
+#include "worker/writers.h"
+
+struct worker {
+    struct wait wait;
+    json_t *config;
+    char node[256];
+    char staging[PATH_MAX];         /* root's staging directory */
+    char session[64];               /* session id, or "job-PID" */
+    char session_staging[PATH_MAX]; /* staging/SESSION, "" until it exists */
+    bool root;
+    bool released;                  /* the worker ends after the operation in hand */
+    struct writers writers;
+    struct snapshot_set set;
+    struct undo undo;
+    json_t *components;             /* args.components of prepare and snapshot: what was chosen */
+    json_t *backup_state;
+    json_t *extra_files;            /* [{"path","source"}]: files that writers add, adopted from their staging */
+    bool strict;                    /* writer_failure "fail" */
+};
+
+/* An operation: fills result (an object) and returns 0, or -1 with err (result is then still reported). */
+typedef int (*operation_fn)(struct worker *worker, const json_t *args, json_t *result, struct err *err);
+
+/* Phases of a session: phase_*.c */
+int operation_metadata(struct worker *, const json_t *, json_t *, struct err *);
+int operation_prepare(struct worker *, const json_t *, json_t *, struct err *);
+int operation_snapshot(struct worker *, const json_t *, json_t *, struct err *);
+int operation_copy(struct worker *, const json_t *, json_t *, struct err *);
+int operation_complete(struct worker *, const json_t *, json_t *, struct err *);
+int operation_status(struct worker *, const json_t *, json_t *, struct err *);
+int operation_abort(struct worker *, const json_t *, json_t *, struct err *);
+int operation_release(struct worker *, const json_t *, json_t *, struct err *);
+/* Catalog and host: catalog.c, inventory.c, recover.c */
+int operation_restore(struct worker *, const json_t *, json_t *, struct err *);
+int operation_verify(struct worker *, const json_t *, json_t *, struct err *);
+int operation_scan(struct worker *, const json_t *, json_t *, struct err *);
+int operation_remove_backup(struct worker *, const json_t *, json_t *, struct err *);
+int operation_open_repository(struct worker *, const json_t *, json_t *, struct err *);
+int operation_inventory(struct worker *, const json_t *, json_t *, struct err *);
+int operation_resolve(struct worker *, const json_t *, json_t *, struct err *);
+int operation_plan(struct worker *, const json_t *, json_t *, struct err *);
+int operation_remove_snapshot(struct worker *, const json_t *, json_t *, struct err *);
+int operation_recover(struct worker *, const json_t *, json_t *, struct err *);
+
+/* Messages to core; nothing is sent once core is gone. Never called between Freeze and Thaw. */
+void worker_progress(struct worker *worker, json_t *progress /* taken */);
+void worker_phase(struct worker *worker, const char *phase);
+void worker_incident(struct worker *worker, uint32_t hr, const char *writer, const char *text);
+/* VSS_S_ASYNC_CANCELLED, or VSS_E_UNEXPECTED "interrupted" when core or agent is gone. Returns -1. */
+int worker_stopped(struct worker *worker, struct err *err);
+/* A fault point was hit: incident and VSS_E_UNEXPECTED. Returns -1. */
+int worker_fault(struct worker *worker, const char *point, struct err *err);
+/* What the providers need to know; the callback ends long calls when the operation has to stop. */
+struct provider_environment worker_environment(struct worker *worker);
+/* A limit of the configuration: limits.KEY seconds, in milliseconds. */
+int64_t worker_limit_ms(const struct worker *worker, const char *key, int64_t fallback_seconds);

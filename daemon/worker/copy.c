@@ -1,0 +1,161 @@
+/* Copy: the file list is made now, from the chosen components' file sets as they lie in the snapshots (vss-model 8.4, 13). */
+#include "base/cleanup.h"
+#include "base/fault.h"
+#include "base/jsonspec.h"
+#include "base/str.h"
+#include "movers/mover.h"
+#include "worker/context.h"
+#include "worker/mover_client.h"
+#include "worker/participation.h"
+#include "worker/volumes.h"
+
+struct listing {
+    const struct worker *worker;
+    json_t *items, *excludes;
+    json_t *seen; /* items are listed once */
+};
+
+static void add_item(struct listing *listing, const char *path, const char *source, const char *spec, bool recursive)
+{
+    AUTO_FREE char *key = str_new("%d\n%s\n%s", recursive, spec, path);
+    if (json_object_get(listing->seen, key))
+        return;
+    json_put(listing->seen, key, json_true());
+    json_add(listing->items, json_pack("{s:s, s:s, s:s, s:b}", "path", path, "source", source, "spec", spec, "recursive", recursive));
+}
+
+static bool snapshot_required(const struct worker *worker, const json_t *set)
+{
+    const json_t *types = json_object_get(set, "snapshot_types");
+    const char *type = json_str(worker->backup_state, "type", "full");
+    size_t i;
+    const json_t *item;
+    if (!json_is_array(types))
+        return true;
+    json_array_foreach(types, i, item)
+        if (str_eq(json_string_value(item), type))
+            return true;
+    return false;
+}
+
+static int add_file_set(void *arg, const struct participation_file_set *found, struct err *err)
+{
+    struct listing *listing = arg;
+    const char *path = json_str(found->set, "path", "");
+    const char *read_at = json_str(found->set, "alternate_path", path);
+    char source[PATH_MAX];
+    if (!snapshots_cover(&listing->worker->set, read_at, source)) {
+        if (snapshot_required(listing->worker, found->set))
+            return err_set(err, VSS_E_WRITERERROR_INCONSISTENTSNAPSHOT, "Add the volume to the snapshot set.",
+                           "writer %s, component %s: %s lies on no volume of the snapshot set", found->entry->name,
+                           json_str(found->component, "name", ""), read_at);
+        str_copy(source, sizeof(source), read_at);
+    }
+    add_item(listing, path, source, json_str(found->set, "spec", "*"), json_bool(found->set, "recursive", true));
+    return 0;
+}
+
+static int add_path(struct listing *listing, const char *path, struct err *err)
+{
+    char source[PATH_MAX];
+    if (!snapshots_cover(&listing->worker->set, path, source))
+        return err_set(err, VSS_E_OBJECT_NOT_FOUND, "Add the volume to the snapshot set.", "%s lies on no volume of the snapshot set",
+                       path);
+    add_item(listing, path, source, "*", true);
+    return 0;
+}
+
+/* Exclude files always win over includes (vss-model 4.6). */
+static void add_excludes(struct listing *listing)
+{
+    const struct worker *worker = listing->worker;
+    for (size_t i = 0; i < worker->writers.n; i++) {
+        const struct writer_entry *entry = &worker->writers.entries[i];
+        size_t k;
+        const json_t *set;
+        if (!entry->components)
+            continue;
+        json_array_foreach(json_object_get(entry->metadata, "exclude"), k, set) {
+            AUTO_FREE char *glob = str_new("%s/%s", json_str(set, "path", ""), json_str(set, "spec", "*"));
+            json_add(listing->excludes, json_string(glob));
+            if (!json_bool(set, "recursive", true))
+                continue;
+            AUTO_FREE char *deep = str_new("%s/**/%s", json_str(set, "path", ""), json_str(set, "spec", "*"));
+            json_add(listing->excludes, json_string(deep));
+        }
+    }
+    for (size_t i = 0; i < worker->set.n; i++) {
+        char own[PATH_MAX] = "";
+        volumes_private_dir(&worker->set.items[i].volume, own);
+        if (own[0])
+            json_add(listing->excludes, json_string(own));
+    }
+}
+
+static int list_files(struct listing *listing, const json_t *args, struct err *err)
+{
+    const struct worker *worker = listing->worker;
+    size_t i;
+    const json_t *item;
+    if (participation_file_sets(worker, NULL, add_file_set, listing, err) < 0)
+        return -1;
+    json_array_foreach(json_object_get(args, "paths"), i, item)
+        if (add_path(listing, json_string_value(item), err) < 0)
+            return -1;
+    /* Without components and paths the backup is of whole volumes. */
+    for (i = 0; json_array_size(listing->items) == 0 && i < worker->set.n; i++)
+        if (add_path(listing, worker->set.items[i].volume.requested, err) < 0)
+            return -1;
+    json_array_foreach(worker->extra_files, i, item)
+        add_item(listing, json_str(item, "path", ""), json_str(item, "source", ""), "*", false);
+    add_excludes(listing);
+    return 0;
+}
+
+static json_t *binds(const struct worker *worker, const char *mover_name)
+{
+    json_t *list = json_array();
+    const struct mover *mover = mover_by_name(mover_name);
+    for (size_t i = 0; mover && mover->needs_original_path && i < worker->set.n; i++)
+        json_add(list, json_pack("{s:s, s:s}", "source", worker->set.items[i].path, "target", worker->set.items[i].volume.path));
+    return list;
+}
+
+/* The data went out before the cancel was heard: a cancelled copy leaves nothing. */
+static int take_back(struct worker *worker, json_t *request, const json_t *done, struct err *err)
+{
+    AUTO_JSON json_t *nothing = NULL;
+    struct err trouble = {0};
+    json_put(request, "verb", json_string("remove"));
+    json_put(request, "data_id", json_string(json_str(done, "data_id", "")));
+    if (mover_client_run_shielded(worker, request, &nothing, &trouble) < 0)
+        worker_incident(worker, VSS_E_UNEXPECTED, NULL, trouble.text);
+    return worker_stopped(worker, err);
+}
+
+int operation_copy(struct worker *worker, const json_t *args, json_t *result, struct err *err)
+{
+    if (fault("worker.copy"))
+        return worker_fault(worker, "worker.copy", err);
+    struct listing listing = {worker, json_array(), json_array(), json_object()};
+    AUTO_JSON json_t *seen = listing.seen;
+    (void)seen;
+    const json_t *repository = json_object_get(args, "repository");
+    AUTO_JSON json_t *request =
+        json_pack("{s:s, s:s, s:O, s:s, s:O?, s:o, s:o, s:o}", "verb", "run", "mover", json_str(repository, "mover", "archive"),
+                  "repository", repository, "backup_id", json_str(args, "backup_id", ""), "document",
+                  json_object_get(args, "document"), "items", listing.items, "excludes", listing.excludes, "binds",
+                  binds(worker, json_str(repository, "mover", "archive")));
+    if (!request)
+        return err_set(err, VSS_E_UNEXPECTED, NULL, "copy: the repository is missing");
+    if (list_files(&listing, args, err) < 0)
+        return -1;
+    AUTO_JSON json_t *done = NULL;
+    worker_phase(worker, "copy");
+    if (mover_client_run(worker, request, "copy", &done, err) < 0)
+        return -1;
+    if (wait_look(&worker->wait))
+        return take_back(worker, request, done, err);
+    json_object_update(result, done);
+    return 0;
+}

@@ -1,0 +1,36 @@
+#pragma once
+/* The session's snapshot set: from the volumes that core named to snapshots that the providers made. */
+#include <jansson.h>
+#include <stdbool.h>
+
+#include "base/err.h"
+#include "base/ident.h"
+#include "providers/provider.h"
+
+struct worker;
+
+struct snapshot_set {
+    char id[UUID_SIZE];                 /* "" = no set */
+    struct provider_snapshot *items;    /* grouped by provider: each group is a run */
+    const struct provider **providers;  /* per item */
+    bool *held;                         /* per item: exists, and is ours to remove */
+    size_t n;
+    bool created;
+    bool auto_release;                  /* contexts backup and file_share_backup: dies with the session */
+};
+
+/* Takes args.snapshot_set_id, context and volumes [{"snapshot_id","volume","provider"}]; replaces what was there. */
+int snapshots_open(struct worker *worker, const json_t *args, struct err *err);
+/* Each provider's work before the window. */
+int snapshots_prepare(struct worker *worker, struct err *err);
+/* Inside the window: all or nothing. On failure what was made stays `held` until snapshots_remove. */
+int snapshots_create(struct worker *worker, struct err *err);
+/* "volumes" of a writer's request: [{"volume","provider","atomic"}]. */
+json_t *snapshots_for_writers(const struct snapshot_set *set);
+/* "snapshots" of the result. */
+json_t *snapshots_result(const struct snapshot_set *set);
+/* The snapshot that covers path (the deepest volume), or NULL; ret_source: where path can be read in it. */
+const struct provider_snapshot *snapshots_cover(const struct snapshot_set *set, const char *path, char ret_source[PATH_MAX]);
+/* Row of the undo stack: removes what is held. */
+void snapshots_remove(struct worker *worker, json_t *cleanup);
+void snapshots_clear(struct snapshot_set *set);

@@ -1,0 +1,16 @@
+#pragma once
+/* Where writers put files that must be added to the backup: staging/SESSION/INSTANCE, owned by the writer's user. What a
+ * writer puts there is moved into a folder of ours before anything of ours opens it: a link that it plants leads nowhere. */
+#include <jansson.h>
+
+#include "base/err.h"
+
+struct worker;
+struct writer_entry;
+
+/* Makes the session's and the writer's directory; without them a writer simply cannot add files. */
+int staging_prepare(struct worker *worker, struct writer_entry *entry, struct err *err);
+/* Takes over the "extra_files" of one component's answer. */
+int staging_adopt(struct worker *worker, struct writer_entry *entry, const json_t *component, struct err *err);
+/* Row of the undo stack. */
+void staging_remove(struct worker *worker, json_t *cleanup);
