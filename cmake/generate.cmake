@@ -3,6 +3,7 @@ set(GENERATED_DIR ${CMAKE_BINARY_DIR}/generated)
 set(GENERATE_PYTHON /usr/bin/python3 CACHE FILEPATH "Python with PyYAML")
 file(GLOB PROVIDER_SOURCES CONFIGURE_DEPENDS daemon/providers/*.c)
 file(GLOB MOVER_SOURCES CONFIGURE_DEPENDS daemon/movers/*.c daemon/movers/*/*.c)
+include(cmake/embed.cmake)
 
 if(EXISTS ${CMAKE_SOURCE_DIR}/openapi.yaml)
   add_custom_command(

@@ -40,7 +40,8 @@ struct store_batch;
 
 /* Opens (creates, migrates) the store under directory. A store newer than this program is refused. */
 struct store *store_open(struct loop *loop, const char *directory, struct err *err);
-/* Commits what is submitted, joins the thread. */
+/* Commits what is submitted, joins the thread. Completions that were not called yet are not called any more (who waits
+ * for them is being taken down); failures among them are logged. NULL is fine. */
 void store_close(struct store *store);
 
 struct store_batch *store_batch_new(void);
@@ -50,9 +51,9 @@ void store_batch_delete(struct store_batch *batch, enum store_kind kind, const c
 /* Appends an event; its id is ever-increasing, in the same transaction. doc borrowed. */
 void store_batch_event(struct store_batch *batch, const char *type, const char *session_id, const char *job_id, const json_t *doc);
 
-/* err is NULL when committed. Called on the loop, in submission order. */
+/* err is NULL when committed. Called on the loop, in submission order. It must not close the store. */
 typedef void (*store_done_fn)(void *arg, const struct err *err);
-/* Takes the batch. done may be NULL. Fault point: store.commit. */
+/* Takes the batch. done may be NULL; a failure is then logged here. Fault point: store.commit. */
 void store_submit(struct store *store, struct store_batch *batch, store_done_fn done, void *arg);
 
 /* ret_doc: new reference. ret_hidden may be NULL. */
@@ -68,7 +69,8 @@ struct store_query {
 /* ret_rows: new reference to an array of docs; *ret_more: a further page exists. Hidden records are left out. */
 enum store_result store_list(struct store *store, const struct store_query *query, json_t **ret_rows, bool *ret_more, struct err *err);
 
-/* Retention: deletes records of kind whose expires_ms is past, and of kind STORE_JOB the oldest terminal ones beyond keep_at_most. */
+/* Retention: deletes records of kind whose expires_ms is past, and of kind STORE_JOB the oldest terminal ones beyond keep_at_most
+ * (0 = no bound) and the events before the newest 100,000. */
 void store_expire(struct store *store, enum store_kind kind, int64_t now_ms, int keep_at_most);
 /* Events after id, oldest first: docs {"id","time","type","session_id","job_id","data"}. */
 enum store_result store_events(struct store *store, int64_t after, int limit, json_t **ret_rows, struct err *err);

@@ -1,0 +1,81 @@
+#include <stdlib.h>
+
+#include "base/clock.h"
+#include "base/str.h"
+#include "store/backend.h"
+#include "store/store.h"
+
+struct store_batch *store_batch_new(void)
+{
+    return mem_new(sizeof(struct store_batch));
+}
+
+void store_batch_free(struct store_batch *batch)
+{
+    if (!batch)
+        return;
+    for (size_t i = 0; i < batch->n_ops; i++) {
+        struct store_op *op = &batch->ops[i];
+        char *const texts[] = {op->id, op->session_id, op->job_id, op->owner, op->state, op->operation, op->doc};
+        for (size_t k = 0; k < sizeof(texts) / sizeof(texts[0]); k++)
+            free(texts[k]);
+    }
+    free(batch->ops);
+    free(batch);
+}
+
+static struct store_op *op_new(struct store_batch *batch, enum store_op_kind op, enum store_kind kind)
+{
+    if (batch->n_ops == batch->room) {
+        batch->room = batch->room ? 2 * batch->room : 4;
+        batch->ops = mem_resize(batch->ops, batch->room * sizeof(*batch->ops));
+    }
+    struct store_op *fresh = &batch->ops[batch->n_ops++];
+    *fresh = (struct store_op){.op = op, .kind = kind};
+    return fresh;
+}
+
+static char *doc_text(const json_t *doc)
+{
+    return doc ? json_dumps(doc, JSON_COMPACT | JSON_ENCODE_ANY) : NULL;
+}
+
+void store_batch_put(struct store_batch *batch, enum store_kind kind, const struct store_record *record)
+{
+    struct store_op *op = op_new(batch, STORE_OP_PUT, kind);
+    op->id = str_dup(record->id);
+    op->session_id = str_dup(record->session_id);
+    op->job_id = str_dup(record->job_id);
+    op->owner = str_dup(record->owner);
+    op->state = str_dup(record->state);
+    op->operation = str_dup(record->operation);
+    op->created_ms = record->created_ms;
+    op->expires_ms = record->expires_ms;
+    op->hidden = record->hidden;
+    op->doc = doc_text(record->doc);
+}
+
+void store_batch_delete(struct store_batch *batch, enum store_kind kind, const char *id)
+{
+    op_new(batch, STORE_OP_DELETE, kind)->id = str_dup(id);
+}
+
+void store_batch_event(struct store_batch *batch, const char *type, const char *session_id, const char *job_id,
+                       const json_t *doc)
+{
+    struct store_op *op = op_new(batch, STORE_OP_EVENT, STORE_KIND_COUNT);
+    op->operation = str_dup(type);
+    op->session_id = str_dup(session_id);
+    op->job_id = str_dup(job_id);
+    op->created_ms = clock_real_ms();
+    op->doc = doc_text(doc);
+}
+
+void store_expire(struct store *store, enum store_kind kind, int64_t now_ms, int keep_at_most)
+{
+    struct store_batch *batch = store_batch_new();
+    struct store_op *op = op_new(batch, STORE_OP_EXPIRE, kind);
+    op->created_ms = now_ms;
+    op->keep_at_most = keep_at_most;
+    store_submit(store, batch, NULL, NULL);
+}

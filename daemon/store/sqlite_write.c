@@ -1,0 +1,146 @@
+#include "base/cleanup.h"
+#include "base/str.h"
+#include "store/sqlite.h"
+
+/* Events that are kept: far more than a client that was away for a day has missed. */
+enum { EVENTS_KEPT = 100000 };
+
+static int bind_text(sqlite3_stmt *statement, int parameter, const char *text)
+{
+    return text ? sqlite3_bind_text(statement, parameter, text, -1, SQLITE_STATIC)
+                : sqlite3_bind_null(statement, parameter);
+}
+
+static int run(const struct sqlite_store *store, sqlite3_stmt *statement, struct err *err)
+{
+    int result = sqlite3_step(statement) == SQLITE_DONE ? 0 : sqlite_fail(store, store->writer, err, "change it");
+    sqlite3_reset(statement);
+    sqlite3_clear_bindings(statement);
+    return result;
+}
+
+static int apply_put(struct sqlite_store *store, const struct store_op *op, struct err *err)
+{
+    char sql[768];
+    /* An update in place touches only the indexes whose columns change. */
+    str_format(sql, sizeof(sql),
+               "INSERT INTO %s (id, session_id, job_id, owner, state, operation, created_ms, expires_ms, hidden, doc)"
+               " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT (id) DO UPDATE SET"
+               " session_id = ?2, job_id = ?3, owner = ?4, state = ?5, operation = ?6, created_ms = ?7,"
+               " expires_ms = ?8, hidden = ?9, doc = ?10",
+               sqlite_tables[op->kind]);
+    sqlite3_stmt *statement = sqlite_statement(store, store->writer, &store->put[op->kind], sql, err);
+    if (!statement)
+        return -1;
+    const char *const texts[] = {op->id, op->session_id, op->job_id, op->owner, op->state, op->operation};
+    for (size_t i = 0; i < ELEMENTS(texts); i++)
+        bind_text(statement, (int)i + 1, texts[i]);
+    sqlite3_bind_int64(statement, 7, op->created_ms);
+    sqlite3_bind_int64(statement, 8, op->expires_ms);
+    sqlite3_bind_int(statement, 9, op->hidden);
+    bind_text(statement, 10, op->doc);
+    return run(store, statement, err);
+}
+
+static int apply_delete(struct sqlite_store *store, const struct store_op *op, struct err *err)
+{
+    char sql[128];
+    str_format(sql, sizeof(sql), "DELETE FROM %s WHERE id = ?1", sqlite_tables[op->kind]);
+    sqlite3_stmt *statement = sqlite_statement(store, store->writer, &store->remove[op->kind], sql, err);
+    if (!statement)
+        return -1;
+    bind_text(statement, 1, op->id);
+    return run(store, statement, err);
+}
+
+static int apply_event(struct sqlite_store *store, const struct store_op *op, struct err *err)
+{
+    static const char sql[] = "INSERT INTO events (at_ms, type, session_id, job_id, data) VALUES (?1, ?2, ?3, ?4, ?5)";
+    sqlite3_stmt *statement = sqlite_statement(store, store->writer, &store->event, sql, err);
+    if (!statement)
+        return -1;
+    sqlite3_bind_int64(statement, 1, op->created_ms);
+    bind_text(statement, 2, op->operation);
+    bind_text(statement, 3, op->session_id);
+    bind_text(statement, 4, op->job_id);
+    bind_text(statement, 5, op->doc);
+    return run(store, statement, err);
+}
+
+/* Rare enough to be prepared each time. */
+static int run_once(const struct sqlite_store *store, const char *sql, int64_t number, struct err *err)
+{
+    sqlite3_stmt *statement = NULL;
+    if (sqlite3_prepare_v2(store->writer, sql, -1, &statement, NULL) != SQLITE_OK)
+        return sqlite_fail(store, store->writer, err, "change it");
+    sqlite3_bind_int64(statement, 1, number);
+    int result = run(store, statement, err);
+    sqlite3_finalize(statement);
+    return result;
+}
+
+static int apply_expire(struct sqlite_store *store, const struct store_op *op, struct err *err)
+{
+    /* The states are those that job_state_terminal (model/job_model.h) knows as terminal. */
+    static const char surplus[] = "DELETE FROM jobs WHERE id IN (SELECT id FROM jobs WHERE"
+                                  " state IN ('succeeded', 'failed', 'cancelled') ORDER BY id DESC LIMIT -1 OFFSET ?1)";
+    static const char old_events[] = "DELETE FROM events WHERE id <= (SELECT max(id) FROM events) - ?1";
+    char expired[128];
+    str_format(expired, sizeof(expired), "DELETE FROM %s WHERE expires_ms > 0 AND expires_ms <= ?1",
+               sqlite_tables[op->kind]);
+    if (run_once(store, expired, op->created_ms, err) != 0)
+        return -1;
+    if (op->kind != STORE_JOB)
+        return 0;
+    if (op->keep_at_most > 0 && run_once(store, surplus, op->keep_at_most, err) != 0)
+        return -1;
+    return run_once(store, old_events, EVENTS_KEPT, err);
+}
+
+static int (*const appliers[])(struct sqlite_store *store, const struct store_op *op, struct err *err) = {
+    [STORE_OP_PUT] = apply_put,
+    [STORE_OP_DELETE] = apply_delete,
+    [STORE_OP_EVENT] = apply_event,
+    [STORE_OP_EXPIRE] = apply_expire,
+};
+
+static int execute(const struct sqlite_store *store, const char *sql, const char *what, struct err *err)
+{
+    return sqlite3_exec(store->writer, sql, NULL, NULL, NULL) == SQLITE_OK
+               ? 0
+               : sqlite_fail(store, store->writer, err, what);
+}
+
+static int apply_batches(struct sqlite_store *store, struct store_batch *const *batches, size_t n, struct err *err)
+{
+    for (size_t i = 0; i < n; i++)
+        for (size_t k = 0; k < batches[i]->n_ops; k++)
+            if (appliers[batches[i]->ops[k].op](store, &batches[i]->ops[k], err) != 0)
+                return -1;
+    return 0;
+}
+
+static int transaction(struct sqlite_store *store, struct store_batch *const *batches, size_t n, struct err *err)
+{
+    if (execute(store, "BEGIN IMMEDIATE", "begin a transaction", err) != 0)
+        return -1;
+    if (apply_batches(store, batches, n, err) == 0 && execute(store, "COMMIT", "commit", err) == 0)
+        return 0;
+    if (!sqlite3_get_autocommit(store->writer)) /* some failures have already rolled it back */
+        sqlite3_exec(store->writer, "ROLLBACK", NULL, NULL, NULL);
+    return -1;
+}
+
+void sqlite_commit(void *state, struct store_batch *const *batches, size_t n)
+{
+    struct sqlite_store *store = state;
+    if (transaction(store, batches, n, n == 1 ? &batches[0]->err : NULL) == 0)
+        return;
+    if (n == 1) {
+        batches[0]->failed = true;
+        return;
+    }
+    /* One of them is bad: its neighbours must not suffer. */
+    for (size_t i = 0; i < n; i++)
+        batches[i]->failed = transaction(store, &batches[i], 1, &batches[i]->err) != 0;
+}
