@@ -45,7 +45,7 @@ class Server:
             pytest.skip("no PostgreSQL server is installed beneath /usr/lib/postgresql")
         self.data, self.sockets = data, sockets
         if not restored:
-            run(BIN + "/initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--wal-segsize=1", *initdb)
+            run(BIN + "/initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--wal-segsize=1", "-N", *initdb)
         options = list(OPTIONS) + ["unix_socket_directories=" + sockets]
         command = [BIN + "/postgres", "-D", data]
         for option in options:
@@ -87,7 +87,7 @@ class Server:
         try:
             db.autocommit = True
             cursor = db.cursor()
-            cursor.execute(sql, arguments)
+            cursor.execute(sql, arguments or None)
             return cursor.fetchall() if cursor.description else None
         finally:
             db.close()
