@@ -56,6 +56,13 @@ bool mounts_is_real(struct libmnt_fs *fs)
     return type && (str_eq(type, "overlay") || !mnt_fstype_is_pseudofs(type));
 }
 
+/* tmpfs, too, holds what applications put there; proc, sysfs and their like hold nothing that could be missing. */
+static bool holds_files(struct libmnt_fs *fs)
+{
+    const char *type = mnt_fs_get_fstype(fs);
+    return mounts_is_real(fs) || str_eq(type, "tmpfs") || str_eq(type, "ramfs");
+}
+
 bool mounts_is_visible(struct libmnt_fs *fs)
 {
     struct statx stat;
@@ -160,10 +167,11 @@ int volumes_nested(const char *path, json_t **ret, struct err *err)
     if (statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, TREE_STATX, &stat) < 0)
         return err_errno(err, VSS_E_OBJECT_NOT_FOUND, errno, NULL, "%.500s", path);
     MOUNTS_EACH(mounts, fs)
-        add_nested(paths, path, mnt_fs_get_target(fs));
-    struct libmnt_fs *fs = mounts_by_id(mounts, stat.stx_mnt_id);
-    if (fs && str_eq(mnt_fs_get_fstype(fs), "btrfs")) {
-        subvolume_of(path, mnt_fs_get_target(fs), top);
+        if (holds_files(fs))
+            add_nested(paths, path, mnt_fs_get_target(fs));
+    struct libmnt_fs *own = mounts_by_id(mounts, stat.stx_mnt_id);
+    if (own && str_eq(mnt_fs_get_fstype(own), "btrfs")) {
+        subvolume_of(path, mnt_fs_get_target(own), top);
         bool whole = btrfs_util_is_subvolume(top) == BTRFS_UTIL_OK;
         if ((whole ? add_subvolumes(paths, path, top, err) : add_by_walk(paths, path, err)) < 0)
             return -1;

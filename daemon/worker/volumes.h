@@ -16,7 +16,7 @@ int volumes_resolve(const struct provider_environment *env, const char *path, co
                     struct volume *ret_volume, const struct provider **ret_provider, struct err *err);
 
 /* Mount points and btrfs subvolumes beneath path (not path itself), canonical, sorted: a new JSON array of strings.
- * Our own snapshots (`.quiesced`) do not count. Bytes that are no UTF-8 are written as \xNN. */
+ * Our own snapshots (`.quiesced`) do not count, nor do views of the kernel (proc, sysfs). Bytes that are no UTF-8 are written as \xNN. */
 int volumes_nested(const char *path, json_t **ret, struct err *err);
 
 /* GET /volumes: mounted real file systems: array of {"path","mount_point","fs_type","source","superblock","provider"|null,"reason"}. */
