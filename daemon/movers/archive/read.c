@@ -121,6 +121,8 @@ static int read_entry(struct reader *reader, struct archive_entry *entry, struct
     char hex[HASH_HEX_SIZE] = "";
     const char *name = archive_entry_pathname(entry);
     AUTO_FREE char *path = str_new("/%s", name ? name : "");
+    for (size_t n = strlen(path); n > 1 && path[n - 1] == '/'; n--) /* tar marks directories so */
+        path[n - 1] = '\0';
     AUTO_FREE char *key = manifest_key(path);
     json_t *known = json_object_get(reader->manifest, key);
     bool has_data = archive_entry_filetype(entry) == AE_IFREG && !archive_entry_hardlink(entry);

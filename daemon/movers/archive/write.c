@@ -142,7 +142,7 @@ static int store_entry(struct writer *writer, const char *path, const char *sour
     archive_entry_free(entry);
     if (result)
         return -1;
-    if (S_ISREG(st->st_mode))
+    if (S_ISREG(st->st_mode) && !twin)
         writer->progress.files_done++;
     return manifest_add(writer->manifest, path, st, *hex ? hex : NULL, link, twin, err);
 }
