@@ -169,7 +169,7 @@ static void core_message(void *arg, json_t *msg, int *fds, size_t n_fds)
 {
     struct agent *agent = arg;
     struct err err;
-    struct child *child;
+    struct child *child = NULL;
     AUTO_FD int core_end = -1;
     (void)fds, (void)n_fds;
     if (!str_eq(json_str(msg, "type", ""), "launch"))

@@ -248,7 +248,7 @@ static int remove_one(int place_fd, const char *name, struct err *err)
         .entry = remove_entry, .leave = remove_leave, .boundary = remove_boundary};
     struct tree_walk walk = {.visitor = &visitor, .unlock = true};
     if (geteuid() != 0)
-        fchmodat(place_fd, name, 0700, 0); /* our own; openat tells when it did not help */
+        (void)!fchmodat(place_fd, name, 0700, 0); /* our own; openat tells when it did not help */
     AUTO_FD int fd = openat(place_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
         return errno == ENOENT ? 0 : err_errno(err, provider_hresult(errno), errno, NULL, "cannot open %s", name);

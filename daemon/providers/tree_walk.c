@@ -237,7 +237,7 @@ static int descend(struct tree_walk *walk, const char *name, struct err *err)
     struct statx stat;
     int parent = dirchain_top(&walk->chain);
     if (walk->unlock && faccessat(parent, name, R_OK | W_OK | X_OK, AT_EACCESS | AT_SYMLINK_NOFOLLOW) < 0)
-        fchmodat(parent, name, 0700, 0); /* our own copy, in a directory that only we can write; openat tells if it did not help */
+        (void)!fchmodat(parent, name, 0700, 0); /* our own copy, in a directory that only we can write; openat tells if it did not help */
     AUTO_FD int fd = openat(parent, name, OPEN_DIRECTORY);
     if (fd < 0) /* replaced by a file or gone since it was listed: it is not part of the tree any more */
         return errno == ENOENT || errno == ENOTDIR || errno == ELOOP ? 0 : walk_errno(walk, name, errno, "open", err);
