@@ -27,7 +27,8 @@ static const struct cause_row {
     {SQLITE_READONLY, VSS_E_UNEXPECTED, "Let the user of the daemon write the store's directory and files."},
     {SQLITE_CANTOPEN, VSS_E_UNEXPECTED, "Let the user of the daemon write the store's directory and files."},
     {SQLITE_PERM, VSS_E_UNEXPECTED, "Let the user of the daemon write the store's directory and files."},
-    {SQLITE_CORRUPT, VSS_E_UNEXPECTED, "The store is damaged: put a copy of it in its place, or move it away to start anew."},
+    {SQLITE_CORRUPT, VSS_E_UNEXPECTED,
+     "The store is damaged: put a copy of it in its place, or move it away to start anew."},
     {SQLITE_NOTADB, VSS_E_UNEXPECTED, "This is no store: move it away, or name another state directory."},
     {SQLITE_BUSY, VSS_E_UNEXPECTED, "Another program has the store open."},
 };

@@ -1,5 +1,8 @@
+#include <string.h>
+
 #include "base/cleanup.h"
 #include "base/str.h"
+#include "model/job_model.h"
 #include "store/sqlite.h"
 
 /* Events that are kept: far more than a client that was away for a day has missed. */
@@ -79,11 +82,26 @@ static int run_once(const struct sqlite_store *store, const char *sql, int64_t n
     return result;
 }
 
+/* The newest keep_at_most terminal jobs stay; a job that still runs is never dropped. */
+static int drop_surplus_jobs(const struct sqlite_store *store, int keep_at_most, struct err *err)
+{
+    char states[256] = "";
+    for (int i = 0; i < JOB_STATE_COUNT; i++)
+        if (job_state_terminal((enum job_state)i)) {
+            size_t used = strlen(states);
+            str_format(states + used, sizeof(states) - used, "%s'%s'", used ? ", " : "",
+                       job_state_name((enum job_state)i));
+        }
+    char sql[512];
+    str_format(sql, sizeof(sql),
+               "DELETE FROM jobs WHERE id IN (SELECT id FROM jobs WHERE state IN (%s)"
+               " ORDER BY id DESC LIMIT -1 OFFSET ?1)",
+               states);
+    return run_once(store, sql, keep_at_most, err);
+}
+
 static int apply_expire(struct sqlite_store *store, const struct store_op *op, struct err *err)
 {
-    /* The states are those that job_state_terminal (model/job_model.h) knows as terminal. */
-    static const char surplus[] = "DELETE FROM jobs WHERE id IN (SELECT id FROM jobs WHERE"
-                                  " state IN ('succeeded', 'failed', 'cancelled') ORDER BY id DESC LIMIT -1 OFFSET ?1)";
     static const char old_events[] = "DELETE FROM events WHERE id <= (SELECT max(id) FROM events) - ?1";
     char expired[128];
     str_format(expired, sizeof(expired), "DELETE FROM %s WHERE expires_ms > 0 AND expires_ms <= ?1",
@@ -92,7 +110,7 @@ static int apply_expire(struct sqlite_store *store, const struct store_op *op, s
         return -1;
     if (op->kind != STORE_JOB)
         return 0;
-    if (op->keep_at_most > 0 && run_once(store, surplus, op->keep_at_most, err) != 0)
+    if (op->keep_at_most > 0 && drop_surplus_jobs(store, op->keep_at_most, err) != 0)
         return -1;
     return run_once(store, old_events, EVENTS_KEPT, err);
 }

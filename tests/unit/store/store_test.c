@@ -5,6 +5,9 @@
 
 #include <cmocka.h>
 
+#include <signal.h>
+#include <sys/wait.h>
+
 #include "model/job_model.h"
 #include "store_world.h"
 
@@ -39,6 +42,40 @@ static void a_batch_submitted_just_before_closing_is_committed(void **state)
     world_reopen();
     assert_int_equal(world.done, 0);
     assert_int_equal(get_job("late"), STORE_OK);
+}
+
+static void tell_and_wait_for_the_end(void *arg, const struct err *err)
+{
+    int fd = (int)(intptr_t)arg;
+    if (!err && write(fd, "c", 1) == 1)
+        pause();
+    _exit(1);
+}
+
+static void what_was_reported_as_committed_survives_a_kill(void **state)
+{
+    (void)state;
+    store_close(world.store);
+    world.store = NULL;
+    int told[2];
+    assert_int_equal(pipe(told), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        world_open();
+        struct store_batch *batch = store_batch_new();
+        batch_job(batch, "killed", NULL, "running");
+        store_submit(world.store, batch, tell_and_wait_for_the_end, (void *)(intptr_t)told[1]);
+        loop_run(world.loop);
+        _exit(1);
+    }
+    close(told[1]);
+    char byte;
+    assert_int_equal(read(told[0], &byte, 1), 1);
+    close(told[0]);
+    assert_int_equal(kill(pid, SIGKILL), 0);
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+    world_open();
+    assert_int_equal(get_job("killed"), STORE_OK);
 }
 
 static void completions_come_on_the_loop_in_the_order_of_submission(void **state)
@@ -339,6 +376,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         STORE_TEST(what_is_committed_survives_close_and_open),
         STORE_TEST(a_batch_submitted_just_before_closing_is_committed),
+        STORE_TEST(what_was_reported_as_committed_survives_a_kill),
         STORE_TEST(completions_come_on_the_loop_in_the_order_of_submission),
         STORE_TEST(a_completion_may_submit_again),
         STORE_TEST(a_failing_batch_fails_alone_and_whole),
