@@ -19,7 +19,8 @@
 
 enum {
     FREEZE_TIMEOUT_MS = 60 * 1000, /* VSS: a writer holds 60 seconds at most */
-    BUSY_SLEEP_US = 300, /* shorter than any pause of SQLite's own busy_timeout (1 ms and more), so that we win the race */
+    BUSY_SLEEP_US =
+        300, /* shorter than any pause of SQLite's own busy_timeout (1 ms and more), so that we win the race */
 };
 
 struct database {
@@ -61,7 +62,8 @@ static int sqlite_err(struct err *err, const struct database *database, const ch
         uint32_t hr;
         const char *hint;
     } rows[] = {
-        {SQLITE_BUSY, VSS_E_WRITERERROR_RETRYABLE, "Other writers held the lock until the deadline: raise it, or lower the load."},
+        {SQLITE_BUSY, VSS_E_WRITERERROR_RETRYABLE,
+         "Other writers held the lock until the deadline: raise it, or lower the load."},
         {SQLITE_NOTADB, VSS_E_WRITERERROR_NONRETRYABLE, "Name only SQLite databases; an encrypted one cannot be read."},
         {SQLITE_CORRUPT, VSS_E_WRITERERROR_NONRETRYABLE, "Check it with PRAGMA integrity_check."},
         {SQLITE_CANTOPEN, VSS_E_WRITERERROR_NONRETRYABLE, "Set the writer's user to the database's owner."},
@@ -152,9 +154,11 @@ static int database_add(struct sqlite_state *state, const json_t *value, struct 
 {
     const char *path = json_string_value(value);
     if (!path || !path_is_canonical(path))
-        return err_set(err, VSS_E_WRITERERROR_NONRETRYABLE, NULL, "databases: \"%s\" is not an absolute path", path ? path : "");
+        return err_set(err, VSS_E_WRITERERROR_NONRETRYABLE, NULL, "databases: \"%s\" is not an absolute path",
+                       path ? path : "");
     if (strpbrk(strrchr(path, '/'), "*?[\\"))
-        return err_set(err, VSS_E_WRITERERROR_NONRETRYABLE, "Rename it.", "databases: the file name of %s would be read as a pattern", path);
+        return err_set(err, VSS_E_WRITERERROR_NONRETRYABLE, "Rename it.",
+                       "databases: the file name of %s would be read as a pattern", path);
     struct database *database = &state->databases[state->n];
     database->configured = str_dup(path);
     name_uniquely(state, state->n++);
@@ -179,7 +183,8 @@ static int sqlite_open(const json_t *configuration, void **ret_state, struct err
 {
     const json_t *list = json_object_get(configuration, "databases");
     if (json_array_size(list) == 0)
-        return err_set(err, VSS_E_WRITERERROR_NONRETRYABLE, "Add databases: [/path/to/app.db] to the writer's configuration.",
+        return err_set(err, VSS_E_WRITERERROR_NONRETRYABLE,
+                       "Add databases: [/path/to/app.db] to the writer's configuration.",
                        "no databases are configured");
     CLEANUP(sqlite_close_p) struct sqlite_state *state = mem_new(sizeof(*state));
     state->name = str_dup(json_str(configuration, "name", "sqlite"));
@@ -187,13 +192,12 @@ static int sqlite_open(const json_t *configuration, void **ret_state, struct err
     state->databases = mem_new(json_array_size(list) * sizeof(*state->databases));
     size_t i;
     json_t *value;
-    json_array_foreach (list, i, value)
-        if (database_add(state, value, err) != 0)
-            return -1;
+    json_array_foreach(list, i, value) if (database_add(state, value, err) != 0) return -1;
     qsort(state->databases, state->n, sizeof(*state->databases), by_path);
     for (i = 1; i < state->n; i++)
         if (str_eq(state->databases[i].path, state->databases[i - 1].path))
-            return err_set(err, VSS_E_WRITERERROR_NONRETRYABLE, "Name it once.", "databases: %s is named twice", state->databases[i].path);
+            return err_set(err, VSS_E_WRITERERROR_NONRETRYABLE, "Name it once.", "databases: %s is named twice",
+                           state->databases[i].path);
     *ret_state = TAKE_PTR(state);
     return 0;
 }
@@ -203,7 +207,8 @@ static json_t *database_file_sets(const struct database *database)
 {
     static const char *const suffixes[] = {"", "-wal", "-journal"};
     const char *slash = strrchr(database->path, '/');
-    AUTO_FREE char *directory = slash == database->path ? str_dup("/") : strndup(database->path, (size_t)(slash - database->path));
+    AUTO_FREE char *directory =
+        slash == database->path ? str_dup("/") : strndup(database->path, (size_t)(slash - database->path));
     json_t *sets = json_array();
     for (size_t i = 0; i < ELEMENTS(suffixes); i++) {
         AUTO_FREE char *spec = str_new("%s%s", slash + 1, suffixes[i]);
@@ -235,9 +240,9 @@ static int sqlite_identify(void *arg, int64_t deadline_ms, json_t **ret_metadata
         json_add(components, component);
     }
     /* class_id: ours, fixed for ever. */
-    json_t *metadata = json_pack("{s:s, s:s, s:s, s:I, s:s}", "class_id", "b3f5a1c0-6d1e-4a57-9c0b-5a1170000001", "usage",
-                                 "user_data", "level", "back_end", "freeze_timeout_ms", (json_int_t)state->freeze_timeout_ms,
-                                 "restore_method", "restore_if_can_replace");
+    json_t *metadata = json_pack("{s:s, s:s, s:s, s:I, s:s}", "class_id", "b3f5a1c0-6d1e-4a57-9c0b-5a1170000001",
+                                 "usage", "user_data", "level", "back_end", "freeze_timeout_ms",
+                                 (json_int_t)state->freeze_timeout_ms, "restore_method", "restore_if_can_replace");
     json_put(metadata, "name", json_text(state->name));
     json_put(metadata, "instance_name", json_text(state->name));
     json_put(metadata, "backup_schema", json_array());
@@ -260,7 +265,8 @@ static int check_owner(const struct database *database, struct err *err)
     const struct passwd *owner = getpwuid(stat_of.st_uid);
     AUTO_FREE char *hint = owner ? str_new("Set the writer's user to %s.", owner->pw_name)
                                  : str_new("Set the writer's user to the owner (uid %u).", stat_of.st_uid);
-    return err_set(err, VSS_E_WRITERERROR_NONRETRYABLE, hint, "database %s: its owner is not root, and root would leave files there that the owner cannot open",
+    return err_set(err, VSS_E_WRITERERROR_NONRETRYABLE, hint,
+                   "database %s: its owner is not root, and root would leave files there that the owner cannot open",
                    database->path);
 }
 
@@ -298,7 +304,8 @@ static int64_t pragma_integer(struct database *database, const char *sql)
 {
     sqlite3_stmt *statement = NULL;
     int64_t value = -1;
-    if (sqlite3_prepare_v2(database->db, sql, -1, &statement, NULL) == SQLITE_OK && sqlite3_step(statement) == SQLITE_ROW)
+    if (sqlite3_prepare_v2(database->db, sql, -1, &statement, NULL) == SQLITE_OK &&
+        sqlite3_step(statement) == SQLITE_ROW)
         value = sqlite3_column_int64(statement, 0);
     sqlite3_finalize(statement);
     return value;
@@ -309,8 +316,10 @@ static void read_facts(struct database *database)
 {
     sqlite3_stmt *statement = NULL;
     database->journal_mode[0] = '\0';
-    if (sqlite3_prepare_v2(database->db, "PRAGMA journal_mode", -1, &statement, NULL) == SQLITE_OK && sqlite3_step(statement) == SQLITE_ROW)
-        str_copy(database->journal_mode, sizeof(database->journal_mode), (const char *)sqlite3_column_text(statement, 0));
+    if (sqlite3_prepare_v2(database->db, "PRAGMA journal_mode", -1, &statement, NULL) == SQLITE_OK &&
+        sqlite3_step(statement) == SQLITE_ROW)
+        str_copy(database->journal_mode, sizeof(database->journal_mode),
+                 (const char *)sqlite3_column_text(statement, 0));
     sqlite3_finalize(statement);
     database->page_count = pragma_integer(database, "PRAGMA page_count");
     database->schema_version = pragma_integer(database, "PRAGMA schema_version");
@@ -323,7 +332,8 @@ static int check_in_place(struct database *database, struct err *err)
     int moved = 0;
     if (sqlite3_file_control(database->db, "main", SQLITE_FCNTL_HAS_MOVED, &moved) == SQLITE_OK && !moved)
         return 0;
-    return err_set(err, VSS_E_WRITERERROR_RETRYABLE, "Start a new session.", "database %s: was replaced or removed meanwhile", database->path);
+    return err_set(err, VSS_E_WRITERERROR_RETRYABLE, "Start a new session.",
+                   "database %s: was replaced or removed meanwhile", database->path);
 }
 
 static int database_hold(struct sqlite_state *state, struct database *database, struct err *err)
@@ -346,8 +356,8 @@ static int check_selection(const struct sqlite_state *state, const struct writer
 {
     for (size_t i = 0; i < state->n; i++)
         if (!state->databases[i].selected && writer_selected(event, state->databases[i].name))
-            return err_set(err, VSS_E_WRITERERROR_NONRETRYABLE, "Send prepare_backup with it first.", "%s: component %s was not prepared",
-                           event->name, state->databases[i].name);
+            return err_set(err, VSS_E_WRITERERROR_NONRETRYABLE, "Send prepare_backup with it first.",
+                           "%s: component %s was not prepared", event->name, state->databases[i].name);
     return 0;
 }
 
@@ -377,7 +387,8 @@ static int thaw(struct sqlite_state *state, const struct writer_event *event, js
             continue;
         bool kept = !sqlite3_get_autocommit(database->db);
         if (!kept)
-            result = err_set(err, VSS_E_WRITERERROR_INCONSISTENTSNAPSHOT, NULL, "database %s: the hold did not last until thaw", database->path);
+            result = err_set(err, VSS_E_WRITERERROR_INCONSISTENTSNAPSHOT, NULL,
+                             "database %s: the hold did not last until thaw", database->path);
         else if (check_in_place(database, err) != 0)
             result = -1;
         else
@@ -389,8 +400,9 @@ static int thaw(struct sqlite_state *state, const struct writer_event *event, js
 
 static json_t *component_answer(const struct database *database)
 {
-    AUTO_JSON json_t *facts = json_pack("{s:s, s:I, s:I}", "journal_mode", database->journal_mode, "page_count",
-                                        (json_int_t)database->page_count, "schema_version", (json_int_t)database->schema_version);
+    AUTO_JSON json_t *facts =
+        json_pack("{s:s, s:I, s:I}", "journal_mode", database->journal_mode, "page_count",
+                  (json_int_t)database->page_count, "schema_version", (json_int_t)database->schema_version);
     AUTO_FREE char *metadata = json_dumps(facts, JSON_COMPACT);
     json_t *answer = json_object();
     json_put(answer, "logical_path", json_string(""));
@@ -434,8 +446,8 @@ static int sqlite_event(void *arg, const struct writer_event *event, json_t **re
         const char *name;
         int (*handle)(struct sqlite_state *, const struct writer_event *, json_t **, struct err *);
     } rows[] = {
-        {"prepare_backup", prepare_backup}, {"freeze", freeze}, {"thaw", thaw}, {"post_snapshot", post_snapshot},
-        {"abort", release}, {"backup_shutdown", release},
+        {"prepare_backup", prepare_backup}, {"freeze", freeze}, {"thaw", thaw},
+        {"post_snapshot", post_snapshot},   {"abort", release}, {"backup_shutdown", release},
     };
     struct sqlite_state *state = arg;
     state->give_up_ms = writer_give_up_ms(event->deadline_ms);

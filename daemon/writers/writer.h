@@ -29,8 +29,8 @@ struct writer {
     int (*watch_fd)(void *state);
     /* Undo every hold and free. Called on end-of-file, on every exit. Required. */
     void (*close)(void *state);
-    /* freeze holds something that stops the application. The main loop then sends itself "abort" once freeze_timeout_ms of
-     * the writer's metadata has passed since freeze (VSS: a writer thaws itself), and fails the next event. */
+    /* freeze holds something that stops the application. The main loop then sends itself "abort" once freeze_timeout_ms
+     * of the writer's metadata has passed since freeze (VSS: a writer thaws itself), and fails the next event. */
     bool leased;
 };
 enum { WRITER_ABI = 1 };

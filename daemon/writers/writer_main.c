@@ -19,16 +19,16 @@
 enum {
     LINE_MAX_BYTES = 1024 * 1024, /* protocol 1: a longer line is a failure */
     DEPTH_MAX = 64,
-    DEADLINE_DEFAULT_MS = 10 * 1000,           /* limits.writer_seconds, identify */
-    DEADLINE_MAX_MS = 24 * 60 * 60 * 1000,     /* an absurd deadline must not overflow the clock */
-    FREEZE_TIMEOUT_DEFAULT_MS = 60 * 1000,     /* VSS: 60 seconds from Freeze to Thaw */
+    DEADLINE_DEFAULT_MS = 10 * 1000,       /* limits.writer_seconds, identify */
+    DEADLINE_MAX_MS = 24 * 60 * 60 * 1000, /* an absurd deadline must not overflow the clock */
+    FREEZE_TIMEOUT_DEFAULT_MS = 60 * 1000, /* VSS: 60 seconds from Freeze to Thaw */
 };
 
 /* One process, one writer, one conversation. */
 static struct {
     void *state;
     bool opened;
-    bool lost;           /* the hold is gone: the next event fails with `loss` */
+    bool lost; /* the hold is gone: the next event fails with `loss` */
     struct err loss;
     int64_t lease_end_ms; /* 0 = no freeze is held */
     int64_t freeze_timeout_ms;
@@ -67,9 +67,9 @@ bool writer_selected(const struct writer_event *event, const char *name)
         return true;
     size_t i;
     json_t *component;
-    json_array_foreach (event->components, i, component)
-        if (str_eq(json_str(component, "name", NULL), name) && str_eq(json_str(component, "logical_path", ""), ""))
-            return true;
+    json_array_foreach(event->components, i,
+                       component) if (str_eq(json_str(component, "name", NULL), name) &&
+                                      str_eq(json_str(component, "logical_path", ""), "")) return true;
     return false;
 }
 
@@ -139,7 +139,10 @@ static void release_everything(void)
     AUTO_JSON json_t *nothing = json_pack("{s:b}", "component_mode", 0);
     AUTO_JSON json_t *none = json_array();
     AUTO_JSON json_t *components = NULL;
-    struct writer_event event = {.name = "abort", .request = nothing, .components = none, .backup_type = "full",
+    struct writer_event event = {.name = "abort",
+                                 .request = nothing,
+                                 .components = none,
+                                 .backup_type = "full",
                                  .deadline_ms = clock_mono_ms() + DEADLINE_DEFAULT_MS};
     struct err err = {0};
     if (writer_this->event(self.state, &event, &components, &err) != 0) {
@@ -171,7 +174,8 @@ static void look_at_watch(void)
         return;
     release_everything();
     struct err err = {0};
-    err_set(&err, VSS_E_WRITERERROR_RETRYABLE, "Look into the server's log; then start a new session.", "connection lost");
+    err_set(&err, VSS_E_WRITERERROR_RETRYABLE, "Look into the server's log; then start a new session.",
+            "connection lost");
     lose(err);
 }
 
@@ -202,7 +206,9 @@ static bool releases(const char *event)
 static int other_event(const json_t *request, const char *name, int64_t deadline_ms, json_t *answer, struct err *err)
 {
     if (!self.opened)
-        return releases(name) ? 0 : err_set(err, VSS_E_WRITERERROR_NONRETRYABLE, "Send identify first.", "%s came before identify", name);
+        return releases(name) ? 0
+                              : err_set(err, VSS_E_WRITERERROR_NONRETRYABLE, "Send identify first.",
+                                        "%s came before identify", name);
     look_at_lease();
     look_at_watch();
     if (self.lost && !releases(name)) {
@@ -211,7 +217,9 @@ static int other_event(const json_t *request, const char *name, int64_t deadline
     }
     AUTO_JSON json_t *none = json_array();
     const json_t *components = json_object_get(request, "components");
-    struct writer_event event = {.name = name, .request = request, .deadline_ms = deadline_ms,
+    struct writer_event event = {.name = name,
+                                 .request = request,
+                                 .deadline_ms = deadline_ms,
                                  .components = json_is_array(components) ? components : none,
                                  .backup_type = json_str(request, "backup_type", "full")};
     json_t *answers = NULL;
@@ -231,7 +239,8 @@ static int handle(const json_t *request, json_t *answer, struct err *err)
 {
     const char *name = json_str(request, "event", NULL);
     if (!name || !json_is_integer(json_object_get(request, "id")))
-        return err_set(err, VSS_E_WRITERERROR_NONRETRYABLE, NULL, "not a request of writer protocol 1: \"id\" and \"event\" are needed");
+        return err_set(err, VSS_E_WRITERERROR_NONRETRYABLE, NULL,
+                       "not a request of writer protocol 1: \"id\" and \"event\" are needed");
     int64_t allowed = json_int(request, "deadline_ms", DEADLINE_DEFAULT_MS);
     if (allowed < 0 || allowed > DEADLINE_MAX_MS)
         allowed = allowed < 0 ? 0 : DEADLINE_MAX_MS;

@@ -16,15 +16,19 @@
 #include "writers/postgresql/wal.h"
 #include "writers/writer.h"
 
-enum { FLUSH_POLL_MS = 20 };
+enum {
+    FLUSH_POLL_MS = 20,
+    SEGMENTS_MAX = 2000, /* an answer is one line of at most 1 MiB, and names each twice */
+};
 
-static int start_atomic(struct pg_backup *backup, struct pg_session *session, int64_t give_up_ms, struct err *err)
+static int start_atomic(struct pg_backup *backup, struct err *err)
 {
     AUTO_JSON json_t *rows = NULL;
     int64_t timeline;
     /* Now, not in the window: it flushes the buffers and shortens the recovery. */
-    if (pg_session_query(session, "CHECKPOINT", NULL, give_up_ms, NULL, err) != 0 ||
-        pg_session_query(session, "SELECT redo_lsn::text, timeline_id::text FROM pg_control_checkpoint()", NULL, give_up_ms, &rows, err) != 0)
+    if (pg_session_query(backup->session, "CHECKPOINT", NULL, NULL, err) != 0 ||
+        pg_session_query(backup->session, "SELECT redo_lsn::text, timeline_id::text FROM pg_control_checkpoint()", NULL,
+                         &rows, err) != 0)
         return -1;
     if (!pg_cell(rows, 0, 0) || !str_to_int(pg_cell(rows, 0, 1), 1, UINT32_MAX, &timeline))
         return err_set(err, VSS_E_WRITERERROR_NONRETRYABLE, NULL, "PostgreSQL gave an answer that cannot be read");
@@ -33,7 +37,7 @@ static int start_atomic(struct pg_backup *backup, struct pg_session *session, in
     return 0;
 }
 
-static int start_label(struct pg_backup *backup, struct pg_session *session, int64_t give_up_ms, struct err *err)
+static int start_label(struct pg_backup *backup, struct err *err)
 {
     AUTO_JSON json_t *rows = NULL;
     AUTO_FREE char *label = str_new("quiesced %lld", (long long)clock_real_ms());
@@ -41,8 +45,9 @@ static int start_label(struct pg_backup *backup, struct pg_session *session, int
     const char *slot[] = {backup->slot, NULL};
     const char *params[] = {label, NULL};
     /* The slot first: from then on no segment that the backup needs is recycled. Both end with the session. */
-    if (pg_session_query(session, "SELECT pg_create_physical_replication_slot($1, true, true)", slot, give_up_ms, NULL, err) != 0 ||
-        pg_session_query(session, "SELECT pg_backup_start($1, fast => true)::text", params, give_up_ms, &rows, err) != 0)
+    if (pg_session_query(backup->session, "SELECT pg_create_physical_replication_slot($1, true, true)", slot, NULL,
+                         err) != 0 ||
+        pg_session_query(backup->session, "SELECT pg_backup_start($1, fast => true)::text", params, &rows, err) != 0)
         return -1;
     if (!pg_cell(rows, 0, 0))
         return err_set(err, VSS_E_WRITERERROR_NONRETRYABLE, NULL, "PostgreSQL gave an answer that cannot be read");
@@ -50,21 +55,24 @@ static int start_label(struct pg_backup *backup, struct pg_session *session, int
     return 0;
 }
 
-int pg_backup_start(struct pg_backup *backup, enum pg_way way, struct pg_session *session, int64_t give_up_ms, struct err *err)
+int pg_backup_start(struct pg_backup *backup, enum pg_way way, struct pg_session *session,
+                    const struct pg_cluster *cluster, struct err *err)
 {
-    int (*const start)(struct pg_backup *, struct pg_session *, int64_t, struct err *) = way == PG_WAY_ATOMIC ? start_atomic : start_label;
+    int (*const start)(struct pg_backup *, struct err *) = way == PG_WAY_ATOMIC ? start_atomic : start_label;
     backup->way = way;
-    if (start(backup, session, give_up_ms, err) == 0)
+    backup->session = session;
+    backup->cluster = cluster;
+    if (start(backup, err) == 0)
         return 0;
     pg_session_disconnect(session); /* backup mode may have begun unheard */
     pg_backup_clear(backup);
     return -1;
 }
 
-int pg_backup_mark(struct pg_backup *backup, struct pg_session *session, int64_t give_up_ms, struct err *err)
+int pg_backup_mark(struct pg_backup *backup, struct err *err)
 {
     AUTO_JSON json_t *rows = NULL;
-    if (pg_session_query(session, "SELECT pg_current_wal_flush_lsn()::text", NULL, give_up_ms, &rows, err) != 0)
+    if (pg_session_query(backup->session, "SELECT pg_current_wal_flush_lsn()::text", NULL, &rows, err) != 0)
         return -1;
     str_copy(backup->stop_lsn, sizeof(backup->stop_lsn), pg_cell(rows, 0, 0) ? pg_cell(rows, 0, 0) : "");
     backup->frozen = true;
@@ -77,7 +85,8 @@ static int staging_make(struct pg_backup *backup, const char *staging, struct er
         return err_set(err, VSS_E_WRITERERROR_NONRETRYABLE, NULL, "the request names no staging directory");
     AUTO_FREE char *path = str_new("%s/postgresql-XXXXXX", staging);
     if (!mkdtemp(path) || !str_copy(backup->staging, sizeof(backup->staging), path))
-        return err_errno(err, VSS_E_WRITERERROR_NONRETRYABLE, errno, "The staging directory must belong to the writer's user.", "staging directory %s", staging);
+        return err_errno(err, VSS_E_WRITERERROR_NONRETRYABLE, errno,
+                         "The staging directory must belong to the writer's user.", "staging directory %s", staging);
     return 0;
 }
 
@@ -89,10 +98,11 @@ static void add_extra(json_t *extra_files, const char *path, const char *source)
     json_add(extra_files, file);
 }
 
-static int add_text(const struct pg_backup *backup, const struct pg_cluster *cluster, const char *name, const char *text, json_t *extra_files, struct err *err)
+static int add_text(const struct pg_backup *backup, const char *name, const char *text, json_t *extra_files,
+                    struct err *err)
 {
     AUTO_FREE char *source = str_new("%s/%s", backup->staging, name);
-    AUTO_FREE char *path = str_new("%s/%s", cluster->data_directory, name);
+    AUTO_FREE char *path = str_new("%s/%s", backup->cluster->data_directory, name);
     AUTO_FD int fd = open(source, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     size_t length = strlen(text);
     errno = ENOSPC; /* what a short write means */
@@ -103,12 +113,13 @@ static int add_text(const struct pg_backup *backup, const struct pg_cluster *clu
 }
 
 /* pg_backup_stop has switched to a new segment; the last one is whole once the log is flushed that far. */
-static int wait_for_flush(struct pg_session *session, const char *lsn, int64_t give_up_ms, struct err *err)
+static int wait_for_flush(const struct pg_backup *backup, const char *lsn, int64_t give_up_ms, struct err *err)
 {
     const char *params[] = {lsn, NULL};
     for (;;) {
         AUTO_JSON json_t *rows = NULL;
-        if (pg_session_query(session, "SELECT (pg_current_wal_flush_lsn() >= $1::pg_lsn)::text", params, give_up_ms, &rows, err) != 0)
+        if (pg_session_query(backup->session, "SELECT (pg_current_wal_flush_lsn() >= $1::pg_lsn)::text", params, &rows,
+                             err) != 0)
             return -1;
         if (str_eq(pg_cell(rows, 0, 0), "true"))
             return 0;
@@ -118,20 +129,30 @@ static int wait_for_flush(struct pg_session *session, const char *lsn, int64_t g
     }
 }
 
-static int copy_wal(const struct pg_backup *backup, const struct pg_cluster *cluster, int64_t give_up_ms, json_t *extra_files, struct err *err)
+static int copy_wal(const struct pg_backup *backup, int64_t give_up_ms, json_t *extra_files, struct err *err)
 {
     uint64_t start, stop;
     if (!wal_lsn_parse(backup->start_lsn, &start) || !wal_lsn_parse(backup->stop_lsn, &stop) || stop < start)
-        return err_set(err, VSS_E_WRITERERROR_NONRETRYABLE, NULL, "PostgreSQL gave positions that cannot be read: %s to %s", backup->start_lsn, backup->stop_lsn);
-    for (uint64_t number = wal_segment_of(start, cluster->segment_size); number <= wal_segment_before(stop, cluster->segment_size); number++) {
+        return err_set(err, VSS_E_WRITERERROR_NONRETRYABLE, NULL,
+                       "PostgreSQL gave positions that cannot be read: %s to %s", backup->start_lsn, backup->stop_lsn);
+    if ((stop - start) / backup->cluster->segment_size >= SEGMENTS_MAX)
+        return err_set(err, VSS_E_WRITERERROR_NONRETRYABLE,
+                       "Put data and WAL on one volume that is snapshotted atomically, or use larger WAL segments.",
+                       "more than %d WAL segments were written during the backup", SEGMENTS_MAX);
+    for (uint64_t number = wal_segment_of(start, backup->cluster->segment_size);
+         number <= wal_segment_before(stop, backup->cluster->segment_size); number++) {
         char name[WAL_NAME_SIZE];
-        wal_segment_name(backup->timeline, number, cluster->segment_size, name);
-        AUTO_FREE char *from = str_new("%s/%s", cluster->wal_directory, name);
+        wal_segment_name(backup->timeline, number, backup->cluster->segment_size, name);
+        AUTO_FREE char *from = str_new("%s/%s", backup->cluster->wal_directory, name);
         AUTO_FREE char *to = str_new("%s/%s", backup->staging, name);
-        struct wal_segment segment = {.from = from, .to = to, .number = number, .size = cluster->segment_size,
-                                      .system_identifier = cluster->system_identifier};
+        struct wal_segment segment = {.from = from,
+                                      .to = to,
+                                      .number = number,
+                                      .size = backup->cluster->segment_size,
+                                      .system_identifier = backup->cluster->system_identifier};
         if (clock_mono_ms() >= give_up_ms || writer_abandoned())
-            return err_set(err, VSS_E_WRITERERROR_TIMEOUT, "Raise limits.writer_seconds.post_snapshot.", "the log was not copied in time");
+            return err_set(err, VSS_E_WRITERERROR_TIMEOUT, "Raise limits.writer_seconds.post_snapshot.",
+                           "the log was not copied in time");
         if (wal_segment_copy(&segment, err) != 0)
             return -1;
         add_extra(extra_files, from, to);
@@ -139,44 +160,44 @@ static int copy_wal(const struct pg_backup *backup, const struct pg_cluster *clu
     return 0;
 }
 
-static int finish_label(struct pg_backup *backup, struct pg_session *session, const struct pg_cluster *cluster, int64_t give_up_ms,
-                        json_t *extra_files, struct err *err)
+static int finish_label(struct pg_backup *backup, int64_t give_up_ms, json_t *extra_files, struct err *err)
 {
     AUTO_JSON json_t *rows = NULL;
     const char *slot[] = {backup->slot, NULL};
-    if (pg_session_query(session, "SELECT lsn::text, labelfile, spcmapfile FROM pg_backup_stop(wait_for_archive => false)", NULL,
-                         give_up_ms, &rows, err) != 0)
+    if (pg_session_query(backup->session,
+                         "SELECT lsn::text, labelfile, spcmapfile FROM pg_backup_stop(wait_for_archive => false)", NULL,
+                         &rows, err) != 0)
         return -1;
     const char *lsn = pg_cell(rows, 0, 0), *label = pg_cell(rows, 0, 1), *map = pg_cell(rows, 0, 2);
     if (!lsn || !wal_label_timeline(label, &backup->timeline))
         return err_set(err, VSS_E_WRITERERROR_NONRETRYABLE, NULL, "PostgreSQL gave a backup label that cannot be read");
     str_copy(backup->stop_lsn, sizeof(backup->stop_lsn), lsn);
-    if (wait_for_flush(session, lsn, give_up_ms, err) != 0 || copy_wal(backup, cluster, give_up_ms, extra_files, err) != 0 ||
-        add_text(backup, cluster, "backup_label", label, extra_files, err) != 0)
+    if (wait_for_flush(backup, lsn, give_up_ms, err) != 0 || copy_wal(backup, give_up_ms, extra_files, err) != 0 ||
+        add_text(backup, "backup_label", label, extra_files, err) != 0)
         return -1;
-    if (map && map[0] && add_text(backup, cluster, "tablespace_map", map, extra_files, err) != 0)
+    if (map && map[0] && add_text(backup, "tablespace_map", map, extra_files, err) != 0)
         return -1;
-    return pg_session_query(session, "SELECT pg_drop_replication_slot($1)", slot, give_up_ms, NULL, err);
+    return pg_session_query(backup->session, "SELECT pg_drop_replication_slot($1)", slot, NULL, err);
 }
 
-int pg_backup_finish(struct pg_backup *backup, struct pg_session *session, const struct pg_cluster *cluster, const char *staging,
-                     int64_t give_up_ms, json_t **ret_extra_files, struct err *err)
+int pg_backup_finish(struct pg_backup *backup, const char *staging, int64_t give_up_ms, json_t **ret_extra_files,
+                     struct err *err)
 {
     AUTO_JSON json_t *extra_files = json_array();
     if (backup->way == PG_WAY_LABEL &&
-        (staging_make(backup, staging, err) != 0 || finish_label(backup, session, cluster, give_up_ms, extra_files, err) != 0))
+        (staging_make(backup, staging, err) != 0 || finish_label(backup, give_up_ms, extra_files, err) != 0))
         return -1;
     *ret_extra_files = TAKE_PTR(extra_files);
     return 0;
 }
 
-char *pg_backup_metadata(const struct pg_backup *backup, const struct pg_cluster *cluster)
+char *pg_backup_metadata(const struct pg_backup *backup)
 {
-    AUTO_FREE char *identifier = str_new("%llu", (unsigned long long)cluster->system_identifier);
-    AUTO_JSON json_t *facts =
-        json_pack("{s:s, s:s, s:s, s:I, s:s, s:s}", "way", backup->way == PG_WAY_ATOMIC ? "atomic-snapshot" : "backup-label", "start_lsn",
-                  backup->start_lsn, "stop_lsn", backup->stop_lsn, "timeline", (json_int_t)backup->timeline, "system_identifier",
-                  identifier, "version", cluster->version);
+    AUTO_FREE char *identifier = str_new("%llu", (unsigned long long)backup->cluster->system_identifier);
+    AUTO_JSON json_t *facts = json_pack(
+        "{s:s, s:s, s:s, s:I, s:s, s:s}", "way", backup->way == PG_WAY_ATOMIC ? "atomic-snapshot" : "backup-label",
+        "start_lsn", backup->start_lsn, "stop_lsn", backup->stop_lsn, "timeline", (json_int_t)backup->timeline,
+        "system_identifier", identifier, "version", backup->cluster->version);
     return json_dumps(facts, JSON_COMPACT);
 }
 

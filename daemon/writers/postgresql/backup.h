@@ -13,21 +13,26 @@ enum pg_way { PG_WAY_NONE, PG_WAY_ATOMIC, PG_WAY_LABEL };
 
 struct pg_backup {
     enum pg_way way;
-    bool frozen;              /* the snapshot falls after this moment */
+    struct pg_session *session;       /* borrowed, from pg_backup_start on */
+    const struct pg_cluster *cluster; /* borrowed */
+    bool frozen;                      /* the snapshot falls after this moment */
     uint32_t timeline;
     char start_lsn[24], stop_lsn[24]; /* recovery begins at the first and reaches at least the second */
     char slot[64];
-    char staging[PATH_MAX];   /* a directory of our own beneath the request's staging, or "" */
+    char staging[PATH_MAX]; /* a directory of our own beneath the request's staging, or "" */
 };
 
-/* prepare_snapshot. way LABEL puts the server into backup mode: it lasts as long as the session. */
-int pg_backup_start(struct pg_backup *backup, enum pg_way way, struct pg_session *session, int64_t give_up_ms, struct err *err);
+/* prepare_snapshot. way LABEL puts the server into backup mode: it lasts as long as the session. Both are borrowed
+ * until pg_backup_clear. */
+int pg_backup_start(struct pg_backup *backup, enum pg_way way, struct pg_session *session,
+                    const struct pg_cluster *cluster, struct err *err);
 /* freeze: nothing is held; notes how far the log is flushed. */
-int pg_backup_mark(struct pg_backup *backup, struct pg_session *session, int64_t give_up_ms, struct err *err);
-/* post_snapshot. staging: a directory that we own (way LABEL). ret_extra_files: [{"path","source"}]. */
-int pg_backup_finish(struct pg_backup *backup, struct pg_session *session, const struct pg_cluster *cluster, const char *staging,
-                     int64_t give_up_ms, json_t **ret_extra_files, struct err *err);
+int pg_backup_mark(struct pg_backup *backup, struct err *err);
+/* post_snapshot, until give_up_ms (CLOCK_MONOTONIC). staging: a directory that we own (way LABEL). ret_extra_files:
+ * [{"path","source"}]. */
+int pg_backup_finish(struct pg_backup *backup, const char *staging, int64_t give_up_ms, json_t **ret_extra_files,
+                     struct err *err);
 /* {"way","start_lsn","stop_lsn","timeline","system_identifier","version"} as text. Caller frees. */
-char *pg_backup_metadata(const struct pg_backup *backup, const struct pg_cluster *cluster);
+char *pg_backup_metadata(const struct pg_backup *backup);
 /* Removes what lies in staging and forgets the backup. Backup mode ends with the session: disconnect it first. */
 void pg_backup_clear(struct pg_backup *backup);

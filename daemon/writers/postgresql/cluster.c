@@ -18,8 +18,10 @@ enum { OLDEST_VERSION = 150000 }; /* pg_backup_start and pg_backup_stop have the
 
 static const char cluster_sql[] =
     "SELECT current_setting('server_version_num'), current_setting('server_version'), pg_is_in_recovery()::text, "
-    "current_setting('cluster_name'), CASE WHEN $1::text = '' THEN current_setting('data_directory') ELSE $1::text END, "
-    "(SELECT setting FROM pg_settings WHERE name = 'wal_segment_size'), (SELECT system_identifier::text FROM pg_control_system())";
+    "current_setting('cluster_name'), CASE WHEN $1::text = '' THEN current_setting('data_directory') ELSE $1::text "
+    "END, "
+    "(SELECT setting FROM pg_settings WHERE name = 'wal_segment_size'), (SELECT system_identifier::text FROM "
+    "pg_control_system())";
 /* A relative location is an in-place tablespace: it lies inside the data directory. */
 static const char tablespaces_sql[] =
     "SELECT pg_tablespace_location(oid) FROM pg_tablespace WHERE pg_tablespace_location(oid) LIKE '/%' ORDER BY oid";
@@ -40,8 +42,10 @@ static int canonical(const char *path, char ret[PATH_MAX], struct err *err)
 {
     if (realpath(path, ret))
         return 0;
-    return err_errno(err, VSS_E_WRITERERROR_NONRETRYABLE, errno, "Set the writer's user to the server's (postgres); name data_directory if the server sees another path.",
-                     "%s", path);
+    return err_errno(
+        err, VSS_E_WRITERERROR_NONRETRYABLE, errno,
+        "Set the writer's user to the server's (postgres); name data_directory if the server sees another path.", "%s",
+        path);
 }
 
 /* global/pg_control begins with the system identifier (PostgreSQL source, catalog/pg_control.h). */
@@ -51,10 +55,12 @@ static int check_is_ours(const struct pg_cluster *cluster, struct err *err)
     AUTO_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
     uint64_t identifier = 0;
     if (fd < 0 || read(fd, &identifier, sizeof(identifier)) != sizeof(identifier))
-        return err_errno(err, VSS_E_WRITERERROR_NONRETRYABLE, errno, "Set the writer's user to the server's (postgres).", "%s", path);
+        return err_errno(err, VSS_E_WRITERERROR_NONRETRYABLE, errno,
+                         "Set the writer's user to the server's (postgres).", "%s", path);
     if (identifier != cluster->system_identifier)
         return err_set(err, VSS_E_WRITERERROR_NONRETRYABLE, "Correct data_directory or connection.",
-                       "data directory %s: belongs to another cluster than the one connected to", cluster->data_directory);
+                       "data directory %s: belongs to another cluster than the one connected to",
+                       cluster->data_directory);
     return 0;
 }
 
@@ -70,31 +76,33 @@ static int read_settings(const json_t *rows, struct pg_cluster *ret, struct err 
 {
     const char *number = pg_cell(rows, 0, 0), *in_recovery = pg_cell(rows, 0, 2), *directory = pg_cell(rows, 0, 4);
     int64_t version = 0, segment_size = 0;
-    if (!str_to_int(number, 0, INT64_MAX, &version) || !directory || !str_to_int(pg_cell(rows, 0, 5), 1, INT64_MAX, &segment_size) ||
-        !pg_cell(rows, 0, 6))
+    if (!str_to_int(number, 0, INT64_MAX, &version) || !directory ||
+        !str_to_int(pg_cell(rows, 0, 5), 1, INT64_MAX, &segment_size) || !pg_cell(rows, 0, 6))
         return err_set(err, VSS_E_WRITERERROR_NONRETRYABLE, NULL, "PostgreSQL gave an answer that cannot be read");
     str_copy(ret->version, sizeof(ret->version), pg_cell(rows, 0, 1));
     ret->version[strcspn(ret->version, " ")] = '\0';
     if (version < OLDEST_VERSION)
-        return err_set(err, VSS_E_WRITERERROR_NONRETRYABLE, "PostgreSQL 15 and later are supported.", "PostgreSQL %s is too old", ret->version);
+        return err_set(err, VSS_E_WRITERERROR_NONRETRYABLE, "PostgreSQL 15 and later are supported.",
+                       "PostgreSQL %s is too old", ret->version);
     if (!str_eq(in_recovery, "false"))
-        return err_set(err, VSS_E_WRITERERROR_NONRETRYABLE, "Back up the primary server.",
-                       "this PostgreSQL server is a standby (or still recovers): backups of a standby are not supported");
+        return err_set(
+            err, VSS_E_WRITERERROR_NONRETRYABLE, "Back up the primary server.",
+            "this PostgreSQL server is a standby (or still recovers): backups of a standby are not supported");
     component_name(pg_cell(rows, 0, 3), ret->name);
     ret->segment_size = (uint64_t)segment_size;
     ret->system_identifier = strtoull(pg_cell(rows, 0, 6), NULL, 10);
     return canonical(directory, ret->data_directory, err);
 }
 
-int pg_cluster_read(struct pg_session *session, const char *data_directory, int64_t give_up_ms, struct pg_cluster *ret, struct err *err)
+int pg_cluster_read(struct pg_session *session, const char *data_directory, struct pg_cluster *ret, struct err *err)
 {
     AUTO_JSON json_t *rows = NULL;
     AUTO_JSON json_t *tablespaces = NULL;
     const char *params[] = {data_directory ? data_directory : "", NULL};
     *ret = (struct pg_cluster){.tablespaces = json_array()};
     AUTO_FREE char *wal = NULL;
-    if (pg_session_query(session, cluster_sql, params, give_up_ms, &rows, err) != 0 || read_settings(rows, ret, err) != 0 ||
-        check_is_ours(ret, err) != 0 || pg_session_query(session, tablespaces_sql, NULL, give_up_ms, &tablespaces, err) != 0)
+    if (pg_session_query(session, cluster_sql, params, &rows, err) != 0 || read_settings(rows, ret, err) != 0 ||
+        check_is_ours(ret, err) != 0 || pg_session_query(session, tablespaces_sql, NULL, &tablespaces, err) != 0)
         goto fail;
     wal = str_new("%s/pg_wal", ret->data_directory);
     if (canonical(wal, ret->wal_directory, err) != 0)
@@ -134,9 +142,9 @@ json_t *pg_cluster_file_sets(const struct pg_cluster *cluster)
         add_set(sets, cluster->wal_directory, "*", true);
     size_t i;
     json_t *path;
-    json_array_foreach (cluster->tablespaces, i, path)
-        if (!path_beneath(json_string_value(path), cluster->data_directory))
-            add_set(sets, json_string_value(path), "*", true);
+    json_array_foreach(cluster->tablespaces, i,
+                       path) if (!path_beneath(json_string_value(path), cluster->data_directory))
+        add_set(sets, json_string_value(path), "*", true);
     return sets;
 }
 
@@ -148,9 +156,10 @@ json_t *pg_cluster_excludes(const struct pg_cluster *cluster)
         const char *spec;
         bool recursive;
     } rows[] = {
-        {"", "*.pid", false},           {"", "pgsql_tmp*", true},        {"", "pg_internal.init*", true}, {"/pg_stat_tmp", "*", true},
-        {"/pg_replslot", "*", true},    {"/pg_dynshmem", "*", true},     {"/pg_notify", "*", true},       {"/pg_serial", "*", true},
-        {"/pg_snapshots", "*", true},   {"/pg_subtrans", "*", true},
+        {"", "*.pid", false},        {"", "pgsql_tmp*", true},    {"", "pg_internal.init*", true},
+        {"/pg_stat_tmp", "*", true}, {"/pg_replslot", "*", true}, {"/pg_dynshmem", "*", true},
+        {"/pg_notify", "*", true},   {"/pg_serial", "*", true},   {"/pg_snapshots", "*", true},
+        {"/pg_subtrans", "*", true},
     };
     json_t *sets = json_array();
     for (size_t i = 0; i < ELEMENTS(rows); i++) {
@@ -159,8 +168,7 @@ json_t *pg_cluster_excludes(const struct pg_cluster *cluster)
     }
     size_t i;
     json_t *path;
-    json_array_foreach (cluster->tablespaces, i, path)
-        add_set(sets, json_string_value(path), "pgsql_tmp*", true);
+    json_array_foreach(cluster->tablespaces, i, path) add_set(sets, json_string_value(path), "pgsql_tmp*", true);
     return sets;
 }
 
@@ -170,7 +178,8 @@ static const json_t *volume_of(const json_t *volumes, const char *path)
     const json_t *best = NULL;
     size_t i;
     json_t *volume;
-    json_array_foreach (volumes, i, volume) {
+    json_array_foreach(volumes, i, volume)
+    {
         const char *root = json_str(volume, "volume", NULL);
         if (root && path_beneath(path, root) && (!best || strlen(root) > strlen(json_str(best, "volume", ""))))
             best = volume;
@@ -207,13 +216,13 @@ bool pg_cluster_in_one_atomic_volume(const struct pg_cluster *cluster, const jso
     if (!volume || !json_bool(volume, "atomic", false) || stat(json_str(volume, "volume", ""), &root) != 0)
         return false;
     /* base/DATABASE and TABLESPACE/PG_15_x/DATABASE are the deepest directories that a cluster has. */
-    if (!all_on_device(cluster->data_directory, root.st_dev, 2) || volume_of(volumes, cluster->wal_directory) != volume ||
-        !all_on_device(cluster->wal_directory, root.st_dev, 1))
+    if (!all_on_device(cluster->data_directory, root.st_dev, 2) ||
+        volume_of(volumes, cluster->wal_directory) != volume || !all_on_device(cluster->wal_directory, root.st_dev, 1))
         return false;
     size_t i;
     json_t *path;
-    json_array_foreach (cluster->tablespaces, i, path)
-        if (volume_of(volumes, json_string_value(path)) != volume || !all_on_device(json_string_value(path), root.st_dev, 2))
-            return false;
+    json_array_foreach(cluster->tablespaces, i,
+                       path) if (volume_of(volumes, json_string_value(path)) != volume ||
+                                 !all_on_device(json_string_value(path), root.st_dev, 2)) return false;
     return true;
 }

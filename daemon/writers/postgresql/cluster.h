@@ -9,18 +9,18 @@
 #include "writers/postgresql/session.h"
 
 struct pg_cluster {
-    char name[64];           /* the component: cluster_name with anything but [A-Za-z0-9._-] as "-", or "main" */
-    char version[32];        /* "15.10" */
+    char name[64];                 /* the component: cluster_name with anything but [A-Za-z0-9._-] as "-", or "main" */
+    char version[32];              /* "15.10" */
     char data_directory[PATH_MAX]; /* canonical, no symbolic links; so are the others */
     char wal_directory[PATH_MAX];
     uint64_t system_identifier;
-    uint64_t segment_size;   /* bytes */
-    json_t *tablespaces;     /* array of canonical paths outside the data directory, sorted by OID; owned */
+    uint64_t segment_size; /* bytes */
+    json_t *tablespaces;   /* array of canonical paths outside the data directory, sorted by OID; owned */
 };
 
 /* Asks the server, and looks at the disk whether data_directory (configured; NULL = what the server says) is this
  * server's. Refuses a standby, and servers before 15. */
-int pg_cluster_read(struct pg_session *session, const char *data_directory, int64_t give_up_ms, struct pg_cluster *ret, struct err *err);
+int pg_cluster_read(struct pg_session *session, const char *data_directory, struct pg_cluster *ret, struct err *err);
 void pg_cluster_clear(struct pg_cluster *cluster);
 /* Same files? A tablespace made meanwhile would be missing from the snapshot. */
 bool pg_cluster_same_place(const struct pg_cluster *a, const struct pg_cluster *b);

@@ -23,6 +23,7 @@ struct pg_session {
     PGconn *conn;
     char *conninfo;
     char *application_name;
+    int64_t give_up_ms;
 };
 
 DEFINE_CLEANUP(PGresult *, PQclear)
@@ -39,6 +40,11 @@ struct pg_session *pg_session_new(const char *conninfo, const char *application_
     session->conninfo = str_dup(conninfo);
     session->application_name = str_dup(application_name);
     return session;
+}
+
+void pg_session_deadline(struct pg_session *session, int64_t give_up_ms)
+{
+    session->give_up_ms = give_up_ms;
 }
 
 void pg_session_disconnect(struct pg_session *session)
@@ -90,12 +96,13 @@ static const char *one_line(const char *message, char ret[512])
 }
 
 /* Waits for the socket in slices: a requester that has gone must not wait for the server. */
-static int wait_socket(struct pg_session *session, short events, int64_t give_up_ms, struct err *err)
+static int wait_socket(struct pg_session *session, short events, struct err *err)
 {
     for (;;) {
-        int64_t left = give_up_ms - clock_mono_ms();
+        int64_t left = session->give_up_ms - clock_mono_ms();
         if (left <= 0)
-            return err_set(err, VSS_E_WRITERERROR_TIMEOUT, "Look into the server's log; raise the deadline.", "the server did not answer in time");
+            return err_set(err, VSS_E_WRITERERROR_TIMEOUT, "Look into the server's log; raise the deadline.",
+                           "the server did not answer in time");
         struct pollfd fd = {.fd = PQsocket(session->conn), .events = events};
         int n = poll(&fd, 1, left < SLICE_MS ? (int)left : SLICE_MS);
         if (n > 0)
@@ -112,17 +119,18 @@ static int connect_failed(struct pg_session *session, struct err *err)
     char reason[512];
     one_line(PQerrorMessage(session->conn), reason);
     pg_session_disconnect(session);
-    return err_set(err, VSS_E_WRITERERROR_RETRYABLE, "Check that the server runs, and the writer's connection and user.",
+    return err_set(err, VSS_E_WRITERERROR_RETRYABLE,
+                   "Check that the server runs, and the writer's connection and user.",
                    "cannot connect to PostgreSQL: %s", reason);
 }
 
-static int connect_poll(struct pg_session *session, int64_t give_up_ms, struct err *err)
+static int connect_poll(struct pg_session *session, struct err *err)
 {
     PostgresPollingStatusType step = PGRES_POLLING_WRITING;
     while (step != PGRES_POLLING_OK) {
         if (step == PGRES_POLLING_FAILED)
             return connect_failed(session, err);
-        if (wait_socket(session, step == PGRES_POLLING_READING ? POLLIN : POLLOUT, give_up_ms, err) != 0) {
+        if (wait_socket(session, step == PGRES_POLLING_READING ? POLLIN : POLLOUT, err) != 0) {
             pg_session_disconnect(session);
             return err_prefix(err, "cannot connect to PostgreSQL");
         }
@@ -131,7 +139,7 @@ static int connect_poll(struct pg_session *session, int64_t give_up_ms, struct e
     return 0;
 }
 
-int pg_session_connect(struct pg_session *session, int64_t give_up_ms, struct err *err)
+int pg_session_connect(struct pg_session *session, struct err *err)
 {
     if (pg_session_connected(session))
         return 0;
@@ -142,10 +150,12 @@ int pg_session_connect(struct pg_session *session, int64_t give_up_ms, struct er
         char reason[512];
         one_line(fault, reason);
         PQfreemem(fault);
-        return err_set(err, VSS_E_WRITERERROR_NONRETRYABLE, "Correct the writer's connection.", "connection: %s", reason);
+        return err_set(err, VSS_E_WRITERERROR_NONRETRYABLE, "Correct the writer's connection.", "connection: %s",
+                       reason);
     }
     /* A later keyword wins: ours stand around those of the configuration. */
-    const char *keywords[KEYWORDS_MAX] = {"dbname", "connect_timeout", "keepalives_idle"}, *values[KEYWORDS_MAX] = {"postgres", "10", "30"};
+    const char *keywords[KEYWORDS_MAX] = {"dbname", "connect_timeout", "keepalives_idle"},
+               *values[KEYWORDS_MAX] = {"postgres", "10", "30"};
     size_t n = 3;
     for (const PQconninfoOption *option = options; option->keyword && n < KEYWORDS_MAX - 3; option++)
         if (option->val) {
@@ -160,10 +170,10 @@ int pg_session_connect(struct pg_session *session, int64_t give_up_ms, struct er
     if (PQstatus(session->conn) == CONNECTION_BAD)
         return connect_failed(session, err);
     PQsetNoticeProcessor(session->conn, log_notice, NULL);
-    if (connect_poll(session, give_up_ms, err) != 0)
+    if (connect_poll(session, err) != 0)
         return -1;
     PQsetnonblocking(session->conn, 1);
-    return pg_session_query(session, session_settings, NULL, give_up_ms, NULL, err);
+    return pg_session_query(session, session_settings, NULL, NULL, err);
 }
 
 /* SQLSTATE (PostgreSQL manual, appendix A), longest prefix first. */
@@ -174,7 +184,9 @@ static int query_err(struct pg_session *session, const PGresult *result, struct 
         uint32_t hr;
         const char *hint;
     } rows[] = {
-        {"42501", VSS_E_WRITERERROR_NONRETRYABLE, "Connect as a superuser, or grant EXECUTE on the backup functions, pg_checkpoint, pg_read_all_settings and REPLICATION."},
+        {"42501", VSS_E_WRITERERROR_NONRETRYABLE,
+         "Connect as a superuser, or grant EXECUTE on the backup functions, pg_checkpoint, pg_read_all_settings and "
+         "REPLICATION."},
         {"55000", VSS_E_WRITERERROR_NONRETRYABLE, "wal_level must be replica or logical."},
         {"53400", VSS_E_WRITERERROR_OUTOFRESOURCES, "Raise max_replication_slots."},
         {"53", VSS_E_WRITERERROR_OUTOFRESOURCES, NULL},
@@ -197,7 +209,8 @@ static int query_err(struct pg_session *session, const PGresult *result, struct 
         pg_session_disconnect(session);
         return err_set(err, VSS_E_WRITERERROR_RETRYABLE, "Look into the server's log.", "connection lost: %s", reason);
     }
-    return err_set(err, hr, hint, "PostgreSQL: %s%s%s%s", reason, state ? " (" : "", state ? state : "", state ? ")" : "");
+    return err_set(err, hr, hint, "PostgreSQL: %s%s%s%s", reason, state ? " (" : "", state ? state : "",
+                   state ? ")" : "");
 }
 
 /* The server goes on with a statement whose client left, until it next looks: cancel it, then leave. */
@@ -213,13 +226,13 @@ static int query_abandon(struct pg_session *session)
 }
 
 /* Until the next result can be taken without blocking. */
-static int result_wait(struct pg_session *session, int64_t give_up_ms, struct err *err)
+static int result_wait(struct pg_session *session, struct err *err)
 {
     for (;;) {
         int unsent = PQflush(session->conn);
         if (unsent < 0 || (!unsent && !PQisBusy(session->conn)))
             return unsent < 0 ? query_err(session, NULL, err) : 0;
-        if (wait_socket(session, (short)(POLLIN | (unsent ? POLLOUT : 0)), give_up_ms, err) != 0)
+        if (wait_socket(session, (short)(POLLIN | (unsent ? POLLOUT : 0)), err) != 0)
             return query_abandon(session);
         if (!PQconsumeInput(session->conn))
             return query_err(session, NULL, err);
@@ -232,7 +245,8 @@ static json_t *rows_of(const PGresult *result)
     for (int row = 0; row < PQntuples(result); row++) {
         json_t *cells = json_array();
         for (int column = 0; column < PQnfields(result); column++)
-            json_add(cells, PQgetisnull(result, row, column) ? json_null() : json_text(PQgetvalue(result, row, column)));
+            json_add(cells,
+                     PQgetisnull(result, row, column) ? json_null() : json_text(PQgetvalue(result, row, column)));
         json_add(rows, cells);
     }
     return rows;
@@ -246,7 +260,7 @@ static int send_query(struct pg_session *session, const char *sql, const char *c
     return n ? PQsendQueryParams(session->conn, sql, n, NULL, params, NULL, NULL, 0) : PQsendQuery(session->conn, sql);
 }
 
-int pg_session_query(struct pg_session *session, const char *sql, const char *const *params, int64_t give_up_ms, json_t **ret_rows,
+int pg_session_query(struct pg_session *session, const char *sql, const char *const *params, json_t **ret_rows,
                      struct err *err)
 {
     if (!pg_session_connected(session))
@@ -256,7 +270,7 @@ int pg_session_query(struct pg_session *session, const char *sql, const char *co
     AUTO_JSON json_t *rows = NULL;
     int failed = 0;
     for (;;) {
-        if (result_wait(session, give_up_ms, err) != 0)
+        if (result_wait(session, err) != 0)
             return -1;
         CLEANUP(PQclear_p) PGresult *result = PQgetResult(session->conn);
         if (!result)

@@ -15,7 +15,8 @@ bool wal_lsn_parse(const char *text, uint64_t *ret_lsn)
 {
     unsigned high, low;
     char end;
-    if (!text || strspn(text, "0123456789ABCDEFabcdef/") != strlen(text) || sscanf(text, "%8X/%8X%c", &high, &low, &end) != 2)
+    if (!text || strspn(text, "0123456789ABCDEFabcdef/") != strlen(text) ||
+        sscanf(text, "%8X/%8X%c", &high, &low, &end) != 2)
         return false;
     *ret_lsn = (uint64_t)high << 32 | low;
     return true;
@@ -44,7 +45,8 @@ bool wal_label_timeline(const char *label, uint32_t *ret_timeline)
     return file && sscanf(file, "(file %8X", ret_timeline) == 1 && *ret_timeline > 0;
 }
 
-/* The long page header that begins a segment (PostgreSQL source, access/xlog_internal.h), in the machine's byte order. */
+/* The long page header that begins a segment (PostgreSQL source, access/xlog_internal.h), in the machine's byte order.
+ */
 struct wal_header {
     uint16_t magic, info;
     uint32_t timeline;
@@ -83,17 +85,19 @@ int wal_segment_copy(const struct wal_segment *segment, struct err *err)
     AUTO_FD int from = open(segment->from, O_RDONLY | O_CLOEXEC);
     struct stat stat_of;
     if (from < 0 || fstat(from, &stat_of) != 0)
-        return err_errno(err, VSS_E_WRITERERROR_RETRYABLE, errno, "max_slot_wal_keep_size may be too small for this backup.",
-                         "WAL segment %s", segment->from);
+        return err_errno(err, VSS_E_WRITERERROR_RETRYABLE, errno,
+                         "max_slot_wal_keep_size may be too small for this backup.", "WAL segment %s", segment->from);
     if ((uint64_t)stat_of.st_size != segment->size)
-        return err_set(err, VSS_E_WRITERERROR_RETRYABLE, NULL, "WAL segment %s: has %lld bytes instead of %llu", segment->from,
-                       (long long)stat_of.st_size, (unsigned long long)segment->size);
+        return err_set(err, VSS_E_WRITERERROR_RETRYABLE, NULL, "WAL segment %s: has %lld bytes instead of %llu",
+                       segment->from, (long long)stat_of.st_size, (unsigned long long)segment->size);
     AUTO_FD int to = open(segment->to, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (to < 0 || copy_bytes(from, to, segment->size) != 0)
         return err_errno(err, errno == ENOSPC ? VSS_E_WRITERERROR_OUTOFRESOURCES : VSS_E_WRITERERROR_RETRYABLE, errno,
-                         "The staging directory needs room for the WAL written during the backup.", "cannot copy WAL segment to %s", segment->to);
+                         "The staging directory needs room for the WAL written during the backup.",
+                         "cannot copy WAL segment to %s", segment->to);
     struct wal_header header;
-    if (pread(to, &header, sizeof(header), 0) != sizeof(header) || header.page_address != segment->number * segment->size ||
+    if (pread(to, &header, sizeof(header), 0) != sizeof(header) ||
+        header.page_address != segment->number * segment->size ||
         header.system_identifier != segment->system_identifier)
         return err_set(err, VSS_E_WRITERERROR_RETRYABLE, "max_slot_wal_keep_size may be too small for this backup.",
                        "WAL segment %s: was recycled before it could be copied", segment->from);

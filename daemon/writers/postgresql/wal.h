@@ -16,7 +16,8 @@ uint64_t wal_segment_of(uint64_t lsn, uint64_t segment_size);
 uint64_t wal_segment_before(uint64_t lsn, uint64_t segment_size);
 /* "000000010000000000000002" (PostgreSQL source, XLogFileName). Returns ret. */
 char *wal_segment_name(uint32_t timeline, uint64_t segment, uint64_t segment_size, char ret[WAL_NAME_SIZE]);
-/* The timeline in a backup label ("START WAL LOCATION: 0/2000028 (file 000000010000000000000002)"); false when absent. */
+/* The timeline in a backup label ("START WAL LOCATION: 0/2000028 (file 000000010000000000000002)"); false when absent.
+ */
 bool wal_label_timeline(const char *label, uint32_t *ret_timeline);
 /* Copies a segment that is complete, with mode 0600, and checks that the copy is that segment of that cluster
  * (page address, system identifier): a recycled file keeps its old content under a new name. */

@@ -16,7 +16,8 @@ static void a_position_is_two_hexadecimal_halves(void **state)
     assert_int_equal(lsn, 0x16B374D848);
     assert_true(wal_lsn_parse("0/0", &lsn));
     assert_int_equal(lsn, 0);
-    const char *const bad[] = {"", "/", "1/", "/1", "16", "16/B374D848x", "16/ 1", "-1/0", "123456789/0", "1/2/3", "0x1/2"};
+    const char *const bad[] = {"",      "/",    "1/",          "/1",    "16",   "16/B374D848x",
+                               "16/ 1", "-1/0", "123456789/0", "1/2/3", "0x1/2"};
     for (size_t i = 0; i < ELEMENTS(bad); i++)
         assert_false(wal_lsn_parse(bad[i], &lsn));
     assert_false(wal_lsn_parse(NULL, &lsn));
@@ -46,7 +47,8 @@ static void the_label_tells_the_timeline(void **state)
 {
     (void)state;
     uint32_t timeline = 0;
-    assert_true(wal_label_timeline("START WAL LOCATION: 0/2000028 (file 0000000A0000000000000002)\nCHECKPOINT LOCATION: 0/1\n", &timeline));
+    assert_true(wal_label_timeline(
+        "START WAL LOCATION: 0/2000028 (file 0000000A0000000000000002)\nCHECKPOINT LOCATION: 0/1\n", &timeline));
     assert_int_equal(timeline, 10);
     assert_false(wal_label_timeline("START WAL LOCATION: 0/2000028\n", &timeline));
     assert_false(wal_label_timeline("(file 000000000000000000000002)", &timeline));
@@ -90,7 +92,8 @@ static int files_remove(void **state)
 
 static int copy(const struct segment_files *files, struct err *err)
 {
-    struct wal_segment segment = {.from = files->from, .to = files->to, .number = 3, .size = MIB, .system_identifier = 77};
+    struct wal_segment segment = {
+        .from = files->from, .to = files->to, .number = 3, .size = MIB, .system_identifier = 77};
     unlink(files->to);
     return wal_segment_copy(&segment, err);
 }
@@ -121,7 +124,8 @@ static void a_copy_never_overwrites(void **state)
     struct err err = {0};
     segment_write(files->from, 3ULL * MIB, 77, MIB);
     segment_write(files->to, 0, 0, 4096);
-    struct wal_segment segment = {.from = files->from, .to = files->to, .number = 3, .size = MIB, .system_identifier = 77};
+    struct wal_segment segment = {
+        .from = files->from, .to = files->to, .number = 3, .size = MIB, .system_identifier = 77};
     assert_int_equal(wal_segment_copy(&segment, &err), -1);
     struct stat stat_of;
     assert_int_equal(stat(files->to, &stat_of), 0);
