@@ -1,0 +1,61 @@
+#pragma once
+/* HTTP over plain sockets: libmicrohttpd in its external epoll mode inside our loop. Nobody else includes its header.
+ * A request is `begin` (headers), `upload` (body, piecewise), `end`; it is answered once with http_answer, in begin (then a
+ * body that is still on its way costs the connection), in end, or at any later time on the loop. */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/loop.h"
+#include "base/preface.h"
+
+/* Bytes of memory per connection: what libmicrohttpd keeps request line, headers and the reply's head in. The measured cost of an
+ * idle connection is dominated by it (platform-facts 5). */
+enum { HTTP_CONNECTION_MEMORY = 8 * 1024, HTTP_CONNECTIONS_MAX = 16384, HTTP_IDLE_SECONDS = 300 };
+enum { HTTP_HEADERS_MAX = 12 };
+
+struct http;
+struct http_request;
+
+struct http_header {
+    const char *name;  /* static */
+    char *value;       /* owned by the reply */
+};
+struct http_reply {
+    int status;
+    struct http_header headers[HTTP_HEADERS_MAX];
+    size_t n_headers;
+    char *body;        /* NULL = none */
+    size_t size;
+    bool body_static;  /* body outlives everything and is not freed */
+};
+
+struct http_events {
+    /* Headers are there. content_length: -1 when the body is chunked, 0 without a body. Returns the request's state, never NULL. */
+    void *(*begin)(void *arg, struct http_request *request, int64_t content_length);
+    /* false: gives up; the connection is closed without an answer. */
+    bool (*upload)(void *state, const char *data, size_t size);
+    void (*end)(void *state);
+    /* The client has gone while the answer is pending. The request must still be answered; nobody will read it. */
+    void (*left)(void *state);
+    /* The request is over and `request` is invalid from now on; called once per begin, answered or not. */
+    void (*done)(void *state);
+};
+
+/* handover_fd: SOCK_SEQPACKET from front (base/preface.h), owned. */
+struct http *http_new(struct loop *loop, int handover_fd, const struct http_events *events, void *arg, struct err *err);
+/* Drops every connection; unanswered requests get done(). NULL is fine. */
+void http_free(struct http *http);
+/* Every further reply closes its connection. */
+void http_drain(struct http *http);
+/* Closes the connections on which no request is in hand; returns how many others there are. */
+size_t http_close_idle(struct http *http);
+
+const char *http_method(const struct http_request *request);
+const char *http_target(const struct http_request *request);               /* raw, as sent */
+const char *http_header(const struct http_request *request, const char *name); /* NULL = absent */
+const struct preface *http_preface(const struct http_request *request);    /* NULL without a client certificate */
+/* Takes what reply owns (and clears it). */
+void http_answer(struct http_request *request, struct http_reply *reply);
+void http_reply_clear(struct http_reply *reply);
