@@ -134,6 +134,8 @@ __attribute__((noreturn)) static void child_run(struct spawn_plan *plan)
     const struct proc_spec *spec = plan->spec;
     child_signals_default();
     child_fds(plan);
+    /* Opened as who we are: the new user need not be able to walk there (a build below a home directory of mode 0700). */
+    int program = plan->change_identity ? open(spec->argv[0], O_PATH | O_CLOEXEC) : -1;
     if (spec->new_group && setpgid(0, 0) != 0)
         child_fail(plan, STEP_GROUP);
     child_identity(plan);
@@ -151,6 +153,10 @@ __attribute__((noreturn)) static void child_run(struct spawn_plan *plan)
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     execve(spec->argv[0], (char *const *)(uintptr_t)spec->argv, (char *const *)(uintptr_t)plan->environment);
+    if (errno == EACCES && program >= 0) { /* the file's own mode must still allow it */
+        syscall(SYS_execveat, program, "", spec->argv, plan->environment, AT_EMPTY_PATH);
+        errno = EACCES;
+    }
     child_fail(plan, STEP_EXEC);
 }
 

@@ -22,7 +22,7 @@ static const char defaults_text[] =
     "\"writer_seconds\":{\"identify\":10,\"prepare_backup\":300,\"prepare_snapshot\":60,\"post_snapshot\":60,"
     "\"backup_complete\":60,\"abort\":10,\"backup_shutdown\":10,\"pre_restore\":600,\"post_restore\":600},"
     "\"drain_seconds\":10,\"connections\":10000,\"handshake_seconds\":10},"
-    "\"retention\":{\"jobs\":{\"days\":30,\"count\":100000}},"
+    "\"retention\":{\"jobs\":100000,\"days\":30},"
     "\"principals\":[]}";
 
 /* Objects are filled member by member; lists are taken as they are. */

@@ -22,15 +22,19 @@ static const struct json_spec environment = {.kinds = JSON_KIND_OBJECT, .values 
 
 /* --- writers --- */
 
+static const struct json_spec freeze_ms = INTEGER(100, 600000);
+
 static const struct json_member exec_members[] = {
     {"name", true, &name},  {"type", true, &name},     {"command", true, &lines},
     {"user", false, &user}, {"environment", false, &environment},
 };
 static const struct json_member postgresql_members[] = {
-    {"name", true, &name}, {"type", true, &name}, {"connection", true, &line}, {"user", false, &user},
+    {"name", true, &name},  {"type", true, &name},           {"connection", true, &line},
+    {"user", false, &user}, {"data_directory", false, &path},
 };
 static const struct json_member sqlite_members[] = {
-    {"name", true, &name}, {"type", true, &name}, {"databases", true, &some_paths}, {"user", false, &user},
+    {"name", true, &name},  {"type", true, &name}, {"databases", true, &some_paths},
+    {"user", false, &user}, {"freeze_timeout_ms", false, &freeze_ms},
 };
 static const struct json_spec exec_spec = OBJECT(exec_members);
 static const struct json_spec postgresql_spec = OBJECT(postgresql_members);
@@ -129,9 +133,7 @@ static const struct json_spec limits = OBJECT(limit_members);
 
 static const struct json_spec days = INTEGER(1, 36500);
 static const struct json_spec records = INTEGER(1, 100000000);
-static const struct json_member retention_jobs_members[] = {{"days", false, &days}, {"count", false, &records}};
-static const struct json_spec retention_jobs = OBJECT(retention_jobs_members);
-static const struct json_member retention_members[] = {{"jobs", false, &retention_jobs}};
+static const struct json_member retention_members[] = {{"jobs", false, &records}, {"days", false, &days}};
 static const struct json_spec retention = OBJECT(retention_members);
 
 static const struct json_spec entries = LIST(&any, 0, 1000);

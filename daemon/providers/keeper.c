@@ -13,6 +13,9 @@
 #include "base/str.h"
 #include "providers/mark.h"
 
+/* Far longer than the time from PrepareForBackup to DoSnapshotSet. */
+enum { DANGLING_S = 24 * 3600 };
+
 static int open_place(const struct keeper *keeper, const struct provider_environment *env, const struct volume *volume,
                       struct place *ret, struct err *err)
 {
@@ -39,6 +42,7 @@ static int prepare_one(const struct keeper *keeper, const struct provider_enviro
     if (open_place(keeper, env, &snapshot->volume, &place, err) < 0)
         return -1;
     AUTO_FD int volume = open_volume(&snapshot->volume, err);
+    mark_sweep(&place, keeper->provider, env->node, DANGLING_S);
     if (volume < 0 || mark_write(&place, keeper->provider, env->node, snapshot, err) < 0)
         return -1;
     if (keeper->sync && syncfs(volume) < 0)

@@ -111,23 +111,52 @@ static void closedir_cleanup(DIR **dir)
         closedir(*dir);
 }
 
+/* Is this directory entry a mark of ours? Its id and content then, else NULL. */
+static json_t *ours_by_name(const struct place *place, const char *name, const char *provider, const char *node,
+                            char ret_id[UUID_SIZE])
+{
+    if (strlen(name) != UUID_SIZE - 1 + strlen(".json") || !str_eq(name + UUID_SIZE - 1, ".json"))
+        return NULL;
+    memcpy(ret_id, name, UUID_SIZE - 1);
+    ret_id[UUID_SIZE - 1] = '\0';
+    AUTO_JSON json_t *mark = uuid_valid(ret_id) ? mark_read(place->fd, name) : NULL;
+    bool ours = mark && is_ours(mark, provider, node) && str_eq(json_str(mark, "id", NULL), ret_id);
+    return ours ? TAKE_PTR(mark) : NULL;
+}
+
+static bool has_tree(const struct place *place, const char *id)
+{
+    struct stat stat;
+    return fstatat(place->fd, id, &stat, AT_SYMLINK_NOFOLLOW) == 0 || errno != ENOENT;
+}
+
 static void list_one(const struct place *place, const char *name, const char *provider, const char *node, json_t *items)
 {
     char id[UUID_SIZE];
-    struct stat stat;
-    if (strlen(name) != UUID_SIZE - 1 + strlen(".json") || !str_eq(name + UUID_SIZE - 1, ".json"))
-        return;
-    memcpy(id, name, UUID_SIZE - 1);
-    id[UUID_SIZE - 1] = '\0';
-    AUTO_JSON json_t *mark = uuid_valid(id) ? mark_read(place->fd, name) : NULL;
-    if (!mark || !is_ours(mark, provider, node) || !str_eq(json_str(mark, "id", NULL), id))
+    AUTO_JSON json_t *mark = ours_by_name(place, name, provider, node, id);
+    if (!mark)
         return;
     AUTO_FREE char *path = str_new("%s/%s", place->path, id);
     json_t *item = json_pack("{s:s, s:s, s:s, s:s, s:s, s:b}", "id", id, "set_id", json_str(mark, "set_id", ""), "session_id",
                              json_str(mark, "session_id", ""), "path", path, "volume", json_str(mark, "volume", ""),
-                             "present", fstatat(place->fd, id, &stat, AT_SYMLINK_NOFOLLOW) == 0);
+                             "present", has_tree(place, id));
     if (item)
         json_add(items, item);
+}
+
+void mark_sweep(const struct place *place, const char *provider, const char *node, int64_t max_age_s)
+{
+    int fd = openat(place->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    CLEANUP(closedir_cleanup) DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+    struct dirent *entry;
+    while (dir && (entry = readdir(dir))) {
+        char id[UUID_SIZE];
+        struct stat stat;
+        AUTO_JSON json_t *mark = ours_by_name(place, entry->d_name, provider, node, id);
+        if (mark && !has_tree(place, id) && fstatat(place->fd, entry->d_name, &stat, AT_SYMLINK_NOFOLLOW) == 0 &&
+            stat.st_mtim.tv_sec < clock_real_ms() / 1000 - max_age_s)
+            unlinkat(place->fd, entry->d_name, 0);
+    }
 }
 
 int mark_list(const struct place *place, const char *provider, const char *node, json_t *items, struct err *err)

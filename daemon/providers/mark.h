@@ -12,6 +12,9 @@ int mark_write(const struct place *place, const char *provider, const char *node
                struct err *err);
 /* Is there a mark of this node and provider for this id? 1 yes, 0 no mark at all, -1 someone else's or unreadable (err). */
 int mark_check(const struct place *place, const char *provider, const char *node, const char *id, struct err *err);
+/* Removes marks of this node and provider that are older than max_age_s and have no tree: sets that were prepared and
+ * never taken. (Create writes a missing mark again: nothing is lost.) Best effort. */
+void mark_sweep(const struct place *place, const char *provider, const char *node, int64_t max_age_s);
 /* Removes and syncs; gone already is success. */
 int mark_remove(const struct place *place, const char *id, struct err *err);
 /* Appends {"id","set_id","session_id","path","volume","present"} of every mark of this node and provider to items. */

@@ -12,7 +12,7 @@
 
 enum {
     THAW_GRACE_MS = 5000,  /* a writer that was told to thaw has at least so long, even past its window */
-    LOST_GRACE_MS = 2000,  /* nobody waits for us any more: let a writer finish its sentence, so that it can hear Abort */
+    LOST_GRACE_MS = 1000,  /* nobody waits for us any more: let a writer finish its sentence, so that it can hear Abort */
     GUARD_GRACE_US = 1000000, /* one second past the window (design, section 2: every freeze is a lease) */
 };
 

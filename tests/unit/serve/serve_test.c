@@ -12,8 +12,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -81,7 +83,7 @@ static int straw_role(const char *name)
 /* --- one daemon in a directory of its own --- */
 
 struct daemon {
-    char root[64], *faults, *state, *ready, *config;
+    char root[64], *faults, *state, *ready, *config, *program;
     pid_t pid;
     int pidfd;
 };
@@ -115,6 +117,7 @@ static int daemon_make(void **state)
     daemon->faults = str_new("%s/faults", daemon->root);
     daemon->state = str_new("%s/state", daemon->root);
     daemon->ready = str_new("%s/ready.json", daemon->root);
+    daemon->program = str_dup(proc_self_path());
     daemon->config = str_new("%s/quiesced.yaml", daemon->root);
     if (mkdir(daemon->faults, 0777) != 0 || chmod(daemon->faults, 0777) != 0)
         return -1;
@@ -138,17 +141,20 @@ static int daemon_remove(void **state)
     free(daemon->state);
     free(daemon->ready);
     free(daemon->config);
+    free(daemon->program);
     free(daemon);
     return result;
 }
 
 static pid_t start_serve(const struct daemon *daemon, const char *listen, const char *output, int *ret_pidfd)
 {
-    const char *const argv[] = {proc_self_path(), "serve",        "--config",         daemon->config,
-                                "--state-dir",    daemon->state,  "--ready-file",     daemon->ready,
+    const char *const argv[] = {daemon->program, "serve",       "--config",       daemon->config,
+                                "--state-dir",   daemon->state, "--ready-file",   daemon->ready,
                                 listen ? "--listen" : NULL, listen, NULL};
     AUTO_FREE char *faults = str_new("QUIESCED_FAULT_DIR=%s", daemon->faults);
-    const char *const environment[] = {"LANG=C.UTF-8", faults, NULL};
+    const char *notify = getenv("NOTIFY_SOCKET");
+    AUTO_FREE char *socket_path = str_new("NOTIFY_SOCKET=%s", notify ? notify : "");
+    const char *const environment[] = {"LANG=C.UTF-8", faults, socket_path, NULL};
     AUTO_FREE char *path = str_new("%s/%s", daemon->root, output);
     AUTO_FD int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     const struct proc_fd fds[] = {{fd, 1}, {fd, 2}};
@@ -447,6 +453,54 @@ static void killing_the_supervisor_ends_every_role(void **state)
     start(daemon); /* and the lock went with it */
 }
 
+static void it_runs_from_a_directory_that_only_its_owner_can_enter(void **state)
+{
+    struct daemon *daemon = *state;
+    AUTO_FREE char *directory = str_new("%s/private", daemon->root);
+    AUTO_FREE char *program = str_new("%s/quiesced", directory);
+
+    assert_int_equal(mkdir(directory, 0700), 0);
+    AUTO_FD int from = open(proc_self_path(), O_RDONLY | O_CLOEXEC);
+    int to = open(program, O_WRONLY | O_CREAT | O_CLOEXEC, 0755);
+    assert_true(from >= 0 && to >= 0);
+    while (sendfile(to, from, NULL, 1 << 20) > 0)
+        ;
+    assert_int_equal(close(to), 0); /* a file that is open for writing cannot be executed */
+    free(daemon->program);
+    daemon->program = TAKE_PTR(program);
+    start(daemon);
+    assert_true(role_pid(daemon, "core") > 0);
+}
+
+static void the_service_manager_is_told(void **state)
+{
+    struct daemon *daemon = *state;
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    AUTO_FD int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    char text[128];
+
+    str_format(address.sun_path, sizeof(address.sun_path), "%s/notify", daemon->root);
+    assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+    setenv("NOTIFY_SOCKET", address.sun_path, 1);
+    start(daemon);
+    unsetenv("NOTIFY_SOCKET");
+    static const struct {
+        int signo;
+        const char *words[2];
+    } rows[] = {{0, {"READY=1", NULL}}, {SIGHUP, {"RELOADING=1\nMONOTONIC_USEC=", "READY=1"}}, {SIGTERM, {"STOPPING=1", NULL}}};
+    for (size_t i = 0; i < ELEMENTS(rows); i++) {
+        if (rows[i].signo)
+            assert_int_equal(kill(daemon->pid, rows[i].signo), 0);
+        for (size_t j = 0; j < 2 && rows[i].words[j]; j++) {
+            ssize_t n = recv(fd, text, sizeof(text) - 1, 0);
+            assert_true(n > 0);
+            text[n] = '\0';
+            assert_true(str_starts(text, rows[i].words[j]));
+        }
+    }
+    assert_int_equal(finish(daemon), 0);
+}
+
 static void wrong_arguments_and_a_wrong_file_are_refused_before_anything_is_made(void **state)
 {
     struct daemon *daemon = *state;
@@ -480,6 +534,8 @@ int main(int argc, char **argv)
         ROW(a_port_that_is_taken_is_named),
         ROW(sighup_brings_a_new_configuration_and_a_bad_one_changes_nothing),
         ROW(killing_the_supervisor_ends_every_role),
+        ROW(it_runs_from_a_directory_that_only_its_owner_can_enter),
+        ROW(the_service_manager_is_told),
         ROW(wrong_arguments_and_a_wrong_file_are_refused_before_anything_is_made),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
