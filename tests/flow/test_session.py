@@ -143,7 +143,7 @@ def test_nobody_gets_in_without_a_credential(node):
         assert node.call("GET", "/sessions", token=token).status == 401
     assert node.call("GET", "/health/live", token="").status == 200
     admin = pathlib.Path(node.ready["token_file"]).read_text().strip()
-    assert node.call("GET", "/whoami", token=admin).json["name"] == "admin"
+    assert node.call("GET", "/whoami", token=admin).json["principal"] == "admin"
 
 
 def test_the_job_table_full_is_out_of_memory(node):
