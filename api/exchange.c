@@ -133,7 +133,10 @@ static void *on_begin(void *arg, struct http_request *http, int64_t content_leng
         str_copy(exchange->request_id, sizeof(exchange->request_id), uuid_v7(made));
     }
     str_format(exchange->instance, sizeof(exchange->instance), "%.*s", (int)strcspn(target, "?#"), target);
-    check_head(exchange, content_length);
+    if (http_head_size(http) > HTTP_HEAD_MAX)
+        reply_head_too_large(exchange);
+    else
+        check_head(exchange, content_length);
     /* A refusal that finds a large body on its way does not wait for it. */
     if (exchange->replied && content_length > SWALLOW_DECLARED)
         exchange_send(exchange);

@@ -222,6 +222,23 @@ const char *http_header(const struct http_request *request, const char *name)
     return MHD_lookup_connection_value(request->connection, MHD_HEADER_KIND, name);
 }
 
+static enum MHD_Result add_size(void *cls, enum MHD_ValueKind kind, const char *name, const char *value)
+{
+    size_t *size = cls;
+
+    (void)kind;
+    *size += strlen(name) + strlen(value ? value : "") + strlen(": \r\n");
+    return MHD_YES;
+}
+
+size_t http_head_size(const struct http_request *request)
+{
+    size_t size = strlen(request->target);
+
+    MHD_get_connection_values(request->connection, MHD_HEADER_KIND, add_size, &size);
+    return size;
+}
+
 const struct preface *http_preface(const struct http_request *request)
 {
     return request->socket->preface;

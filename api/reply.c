@@ -208,6 +208,14 @@ void reply_too_large(struct exchange *exchange)
     problem(exchange, 413, &err, NULL);
 }
 
+void reply_head_too_large(struct exchange *exchange)
+{
+    struct err err = {0};
+
+    err_set(&err, E_INVALIDARG, NULL, "target and headers are larger than %d bytes", HTTP_HEAD_MAX);
+    problem(exchange, 431, &err, NULL);
+}
+
 void reply_unsupported_type(struct exchange *exchange)
 {
     struct err err = {0};

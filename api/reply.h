@@ -23,6 +23,7 @@ void reply_no_path(struct exchange *exchange);
 void reply_no_method(struct exchange *exchange);
 void reply_options(struct exchange *exchange);
 void reply_too_large(struct exchange *exchange);
+void reply_head_too_large(struct exchange *exchange);
 void reply_unsupported_type(struct exchange *exchange);
 void reply_draining(struct exchange *exchange);
 void reply_not_found(struct exchange *exchange, const char *what);

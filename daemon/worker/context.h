@@ -26,6 +26,7 @@ struct worker {
     json_t *components;             /* args.components of prepare and snapshot: what was chosen */
     json_t *backup_state;
     json_t *extra_files;            /* [{"path","source"}]: files that writers add, adopted from their staging */
+    int64_t window_end_us;          /* while frozen: when the first writer's window ends; else 0 */
     bool strict;                    /* writer_failure "fail" */
 };
 

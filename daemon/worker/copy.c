@@ -1,4 +1,8 @@
 /* Copy: the file list is made now, from the chosen components' file sets as they lie in the snapshots (vss-model 8.4, 13). */
+#include <dirent.h>
+#include <fnmatch.h>
+#include <string.h>
+
 #include "base/cleanup.h"
 #include "base/fault.h"
 #include "base/jsonspec.h"
@@ -65,6 +69,54 @@ static int add_path(struct listing *listing, const char *path, struct err *err)
     return 0;
 }
 
+/* A literal path as a glob that matches nothing else. */
+static char *glob_of(const char *literal)
+{
+    char *glob = mem_new(2 * strlen(literal) + 1), *to = glob;
+    for (; *literal; literal++) {
+        if (strchr("*?[]\\", *literal))
+            *to++ = '\\';
+        *to++ = *literal;
+    }
+    return glob;
+}
+
+static void exclude(struct listing *listing, const char *folder, const char *middle, const char *spec)
+{
+    AUTO_FREE char *glob = glob_of(folder);
+    AUTO_FREE char *whole = str_new("%s%s%s", glob, middle, spec);
+    json_add(listing->excludes, json_string(whole));
+}
+
+/* Movers let a star pass slashes, so a pattern that must stay within its folder is spelt out, file by file, as it lies
+ * in the snapshot now. */
+static void exclude_within(struct listing *listing, const char *folder, const char *spec)
+{
+    char source[PATH_MAX];
+    if (!snapshots_cover(&listing->worker->set, folder, source))
+        str_copy(source, sizeof(source), folder);
+    DIR *dir = opendir(source);
+    const struct dirent *item;
+    while (dir && (item = readdir(dir))) {
+        AUTO_FREE char *name = glob_of(item->d_name);
+        if (item->d_type != DT_DIR && fnmatch(spec, item->d_name, 0) == 0)
+            exclude(listing, folder, "/", name);
+    }
+    if (dir)
+        closedir(dir);
+}
+
+static void exclude_file_set(struct listing *listing, const json_t *set)
+{
+    const char *folder = json_str(set, "path", ""), *spec = json_str(set, "spec", "*");
+    if (!json_bool(set, "recursive", true)) {
+        exclude_within(listing, folder, spec);
+        return;
+    }
+    exclude(listing, folder, "/", spec);
+    exclude(listing, folder, "/**/", spec);
+}
+
 /* Exclude files always win over includes (vss-model 4.6). */
 static void add_excludes(struct listing *listing)
 {
@@ -75,14 +127,8 @@ static void add_excludes(struct listing *listing)
         const json_t *set;
         if (!entry->components)
             continue;
-        json_array_foreach(json_object_get(entry->metadata, "exclude"), k, set) {
-            AUTO_FREE char *glob = str_new("%s/%s", json_str(set, "path", ""), json_str(set, "spec", "*"));
-            json_add(listing->excludes, json_string(glob));
-            if (!json_bool(set, "recursive", true))
-                continue;
-            AUTO_FREE char *deep = str_new("%s/**/%s", json_str(set, "path", ""), json_str(set, "spec", "*"));
-            json_add(listing->excludes, json_string(deep));
-        }
+        json_array_foreach(json_object_get(entry->metadata, "exclude"), k, set)
+            exclude_file_set(listing, set);
     }
     for (size_t i = 0; i < worker->set.n; i++) {
         char own[PATH_MAX] = "";

@@ -30,6 +30,31 @@ static int freeze_levels(struct worker *worker, struct err *err)
     return 0;
 }
 
+/* When the first of the frozen writers' windows ends: providers must not go on beyond it. */
+static int64_t window_end(const struct writers *writers)
+{
+    int64_t end = 0;
+    for (size_t i = 0; i < writers->n; i++) {
+        const struct writer_entry *entry = &writers->entries[i];
+        int64_t own = entry->freeze_us + entry->freeze_timeout_ms * 1000;
+        if (entry->frozen && (end == 0 || own < end))
+            end = own;
+    }
+    return end;
+}
+
+static int create_in_window(struct worker *worker, struct err *err)
+{
+    worker->window_end_us = window_end(&worker->writers);
+    int result = snapshots_create(worker, err);
+    bool exceeded = worker->window_end_us && clock_mono_us() >= worker->window_end_us;
+    worker->window_end_us = 0;
+    if (result < 0 && exceeded && !wait_stopped(&worker->wait))
+        return err_set(err, VSS_E_HOLD_WRITES_TIMEOUT, "Raise limits.freeze_seconds, or use a faster provider.",
+                       "the snapshots were not ready when a writer's freeze window ended");
+    return result;
+}
+
 /* First Freeze to last Thaw. The thaw comes whatever happened; what it says of late writers is judged by the caller. */
 static int window_run(struct worker *worker, struct window *window, json_t *cleanup, struct err *err)
 {
@@ -41,7 +66,7 @@ static int window_run(struct worker *worker, struct window *window, json_t *clea
     int result = freeze_levels(worker, err);
     bool fault_hit = result == 0 && fault("worker.snapshot.create");
     if (result == 0 && !fault_hit)
-        result = snapshots_create(worker, err);
+        result = create_in_window(worker, err);
     undo_release(worker, HOLD_FROZEN, cleanup);
     window->ended_us = clock_mono_us();
     window->ended_ms = clock_real_ms();

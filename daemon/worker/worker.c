@@ -88,6 +88,8 @@ int worker_fault(struct worker *worker, const char *point, struct err *err)
 static bool must_stop(void *arg)
 {
     struct worker *worker = arg;
+    if (worker->window_end_us && clock_mono_us() >= worker->window_end_us)
+        return true; /* what comes out now is worth nothing: thaw */
     return wait_look(&worker->wait);
 }
 

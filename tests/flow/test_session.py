@@ -94,7 +94,7 @@ def test_a_whole_session_is_restored_equal(node):
 
 
 def test_one_call_backs_up_paths_and_restores_equal(node):
-    job = node.job("POST", "/backups", {"paths": [str(node.place / "files")], "components": [{"writer": "app"}], "repository": "main"})
+    job = node.job("POST", "/backups", {"paths": [str(node.place / "files")], "components": [{"writer": "app", "name": "app"}], "repository": "main"})
     assert job["state"] == "succeeded", job
     backup = job["result"]["backup_id"]
     assert node.call("GET", f"/backups/{backup}").json["complete"] is True
