@@ -1,6 +1,7 @@
 #pragma once
 /* A real worker_main in a forked child, with the test's ends of both channels, and the Python writers of tests/writers. */
 #include <fcntl.h>
+#include <ftw.h>
 #include <jansson.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -243,6 +244,19 @@ static inline int fixture_wait(struct fixture *f)
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
+static inline int remove_entry(const char *path, const struct stat *status, int kind, struct FTW *walk)
+{
+    (void)status;
+    (void)kind;
+    (void)walk;
+    return remove(path);
+}
+
+static inline void remove_tree(const char *path)
+{
+    nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+}
+
 static inline int fixture_teardown(void **state)
 {
     struct fixture *f = *state;
@@ -250,10 +264,7 @@ static inline int fixture_teardown(void **state)
     fd_cleanup(&f->agent);
     if (f->pid > 0)
         fixture_wait(f);
-    AUTO_FREE char *staging = str_new("%s/staging", f->dir);
-    rmdir(staging);
-    unlink(f->record);
-    rmdir(f->dir);
+    remove_tree(f->dir);
     json_decref(f->writers);
     json_decref(f->limits);
     json_decref(f->metadata);
