@@ -25,7 +25,7 @@ struct engine {
     engine_job_observer_fn observer;
     void *observer_arg;
     struct fake_job jobs[FAKE_JOBS];
-    int later_done;
+    int later_begun, later_done;
 };
 
 struct later {
@@ -67,6 +67,7 @@ static void fake_call(struct engine *engine, const char *name, const struct engi
         answer(arg, &(struct engine_answer){.err = &err, .extra = extra});
     } else if (str_eq(request->id, "later")) {
         struct later *later = mem_new(sizeof(*later));
+        engine->later_begun++;
         *later = (struct later){engine, request, answer, arg, loop_timer_new(engine->loop, fake_later, later)};
         loop_timer_set(later->timer, FAKE_LATER_MS);
     } else {
@@ -151,7 +152,8 @@ void engine_job_release(struct engine *engine, const struct engine_request *requ
 
 void engine_health(struct engine *engine, const struct engine_request *request, engine_answer_fn answer, void *arg)
 {
-    AUTO_JSON json_t *body = json_pack("{s:b, s:[], s:i}", "ready", 1, "reasons", "later_done", engine->later_done);
+    AUTO_JSON json_t *body = json_pack("{s:b, s:[], s:i, s:i}", "ready", 1, "reasons", "later_begun", engine->later_begun, "later_done",
+                                       engine->later_done);
 
     (void)request;
     answer(arg, &(struct engine_answer){.status = 200, .body = body});
