@@ -229,7 +229,7 @@ static void a_set_that_fails_behind_its_first_volume_leaves_nothing(void **state
     struct provider_snapshot set[2] = {snapshot_of(c, top, one), snapshot_of(c, top, two)};
     str_format(name, sizeof(name), "%s/provider.%s.create", ground.base, c->provider);
     setenv("QUIESCED_FAULT_DIR", ground.base, 1);
-    AUTO_FD int fd = open(name, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    assert_int_equal(mknod(name, S_IFREG | 0600, 0), 0);
     assert_int_equal(create(provider, set, 2, &err), -1);
     assert_int_equal(err.hr, (uint32_t)VSS_E_UNEXPECTED_PROVIDER_ERROR);
     unlink(name);

@@ -91,6 +91,7 @@ static void a_cancel_after_post_snapshot_aborts_nobody_who_has_finished(void **s
     cancel_at(f, &points[4]);
     assert_false(saw(f, "quick", "abort"));
     AUTO_JSON json_t *released = fixture_run(f, "release", NULL);
+    assert_succeeded(released);
     assert_true(saw(f, "quick", "backup_shutdown"));
 }
 
@@ -105,6 +106,7 @@ static void a_cancelled_complete_keeps_the_acknowledgements(void **state)
     assert_status(done, "slow", "VSS_WS_FAILED_AT_BACKUP_COMPLETE", "VSS_E_WRITERERROR_RETRYABLE");
     no_later_event(f, "abort");
     AUTO_JSON json_t *released = fixture_run(f, "release", NULL);
+    assert_succeeded(released);
     assert_int_equal(fixture_wait(f), 0);
     assert_false(saw(f, "slow", "backup_shutdown")); /* it was ended: no late answer confuses anyone */
 }
