@@ -10,8 +10,8 @@
 #include "providers/keeper.h"
 #include "providers/tree_volume.h"
 
-/* Measured: 10,000 files of 64 KiB in 2.6 s; split into 60 us per file and the rest by size. */
-enum { FILE_US = 60, BYTES_PER_MS = 320 * 1024 };
+/* Measured: 10,000 files of 64 KiB in 2.6 s, 14,000 small files of 160 MB in all in 1.9 s: a share per file, one by size. */
+enum { FILE_US = 120, BYTES_PER_MS = 500 * 1024 };
 
 static void copy_probe(const struct provider_environment *env, struct provider_availability *ret)
 {
