@@ -101,6 +101,26 @@ static bool wanted(const struct reader *reader, const char *path)
     return false;
 }
 
+/* A chosen name whose data was stored under a name that was not chosen: the data comes back under the chosen one. */
+static void adopt_links(struct reader *reader)
+{
+    const char *key;
+    json_t *entry;
+    json_object_foreach(reader->manifest, key, entry)
+    {
+        const char *path = json_str(entry, "path", NULL), *first = json_str(entry, "hard_link", NULL);
+        json_t *data = first ? json_object_get(reader->manifest, first) : NULL;
+        if (!path || !data || !wanted(reader, path) || wanted(reader, first))
+            continue;
+        if (!json_object_get(data, "restore_as")) {
+            json_put(data, "restore_as", json_string(path));
+            json_put(entry, "sha256", json_incref(json_object_get(data, "sha256")));
+            json_put(entry, "data_came", json_true());
+        }
+        json_put(entry, "link_to", json_incref(json_object_get(data, "restore_as")));
+    }
+}
+
 static int put_header(struct reader *reader, struct archive_entry *entry, const char *path, struct err *err)
 {
     if (!reader->disk)
@@ -109,6 +129,9 @@ static int put_header(struct reader *reader, struct archive_entry *entry, const 
     AUTO_FD int there = open_beneath(reader->restore->target_dir_fd, path + 1, O_PATH | O_NOFOLLOW);
     if (there < 0 && (errno == ELOOP || errno == EXDEV))
         return err_set(err, E_ACCESSDENIED, "Restore into an empty directory.", "%s: a symbolic link in the target would lead out of it", path);
+    struct stat st;
+    if (there >= 0 && directory && !fstat(there, &st) && !S_ISDIR(st.st_mode))
+        return err_set(err, E_ACCESSDENIED, "Restore into an empty directory.", "%s%s stands where a directory has to be", reader->restore->target, path);
     if (there >= 0 && !directory && !reader->restore->overwrite)
         return err_set(err, VSS_E_OBJECT_ALREADY_EXISTS, "Restore elsewhere, or with \"overwrite\": true.", "%s%s exists already", reader->restore->target, path);
     if (archive_write_header(reader->disk, entry) < ARCHIVE_WARN)
@@ -126,6 +149,17 @@ static int read_entry(struct reader *reader, struct archive_entry *entry, struct
     AUTO_FREE char *key = manifest_key(path);
     json_t *known = json_object_get(reader->manifest, key);
     bool has_data = archive_entry_filetype(entry) == AE_IFREG && !archive_entry_hardlink(entry);
+    const char *as = json_str(known, "restore_as", NULL), *link_to = json_str(known, "link_to", NULL);
+    if (!wanted(reader, path) && as) {
+        archive_entry_copy_pathname(entry, as + 1);
+        free(path);
+        path = str_dup(as);
+    } else if (json_bool(known, "data_came", false)) {
+        json_put(known, "found", json_true());
+        return 0;
+    } else if (link_to) {
+        archive_entry_copy_hardlink(entry, link_to + 1);
+    }
     if (!wanted(reader, path))
         return archive_read_data_skip(reader->in) < ARCHIVE_WARN ? in_failed(reader, err) : 0;
     if (!known) {
@@ -215,7 +249,8 @@ static int check_restored(struct reader *reader, struct err *err)
     json_object_foreach(reader->manifest, key, known)
     {
         const char *path = json_str(known, "path", NULL);
-        if (path && json_bool(known, "found", false) && json_object_get(known, "sha256") && check_file(reader, path, known, block, err))
+        bool moved = json_object_get(known, "restore_as") != NULL; /* checked under the name it came back as */
+        if (path && !moved && json_bool(known, "found", false) && json_object_get(known, "sha256") && check_file(reader, path, known, block, err))
             return -1;
     }
     return 0;
@@ -242,6 +277,7 @@ static int restore_all(struct reader *reader, const char *place, struct err *err
                 ARCHIVE_EXTRACT_SECURE_SYMLINKS | ARCHIVE_EXTRACT_SECURE_NODOTDOT | ARCHIVE_EXTRACT_SECURE_NOABSOLUTEPATHS | ARCHIVE_EXTRACT_UNLINK;
     if (geteuid() == 0)
         flags |= ARCHIVE_EXTRACT_OWNER;
+    adopt_links(reader);
     reader->disk = archive_write_disk_new();
     archive_write_disk_set_options(reader->disk, flags);
     if (geteuid() == 0)
