@@ -5,12 +5,18 @@
 #include "base/cleanup.h"
 
 static const unsigned kept[] = {
-    CAP_SYS_ADMIN,       /* snapshots, mount namespaces, trusted.* attributes */
-    CAP_DAC_READ_SEARCH, CAP_DAC_OVERRIDE, /* read what is backed up, write what is restored */
-    CAP_FOWNER, CAP_CHOWN, CAP_FSETID,     /* modes, owners and set-id bits of restored files */
-    CAP_SETUID, CAP_SETGID,                /* writers run as their users */
-    CAP_KILL,                              /* and are ended when they hang */
-    CAP_MKNOD, CAP_SETFCAP, CAP_LINUX_IMMUTABLE, /* device files, file capabilities and flags in a restore */
+    CAP_SYS_ADMIN, /* snapshots, mount namespaces, trusted.* attributes */
+    CAP_DAC_READ_SEARCH,
+    CAP_DAC_OVERRIDE, /* read what is backed up, write what is restored */
+    CAP_FOWNER,
+    CAP_CHOWN,
+    CAP_FSETID, /* modes, owners and set-id bits of restored files */
+    CAP_SETUID,
+    CAP_SETGID, /* writers run as their users */
+    CAP_KILL,   /* and are ended when they hang */
+    CAP_MKNOD,
+    CAP_SETFCAP,
+    CAP_LINUX_IMMUTABLE, /* device files, file capabilities and flags in a restore */
 };
 
 int capabilities_reduce(struct err *err)

@@ -1,5 +1,6 @@
 #pragma once
-/* Everything that one worker process knows: its channels, its configuration, the writers, the snapshot set, what is held. */
+/* Everything that one worker process knows: its channels, its configuration, the writers, the snapshot set, what is
+ * held. */
 #include <jansson.h>
 #include <limits.h>
 #include <stdbool.h>
@@ -19,15 +20,15 @@ struct worker {
     char session[64];               /* session id, or "job-PID" */
     char session_staging[PATH_MAX]; /* staging/SESSION, "" until it exists */
     bool root;
-    bool released;                  /* the worker ends after the operation in hand */
+    bool released; /* the worker ends after the operation in hand */
     struct writers writers;
     struct snapshot_set set;
     struct undo undo;
-    json_t *components;             /* args.components of prepare and snapshot: what was chosen */
+    json_t *components; /* args.components of prepare and snapshot: what was chosen */
     json_t *backup_state;
-    json_t *extra_files;            /* [{"path","source"}]: files that writers add, adopted from their staging */
-    int64_t window_end_us;          /* while frozen: when the first writer's window ends; else 0 */
-    bool strict;                    /* writer_failure "fail" */
+    json_t *extra_files;   /* [{"path","source"}]: files that writers add, adopted from their staging */
+    int64_t window_end_us; /* while frozen: when the first writer's window ends; else 0 */
+    bool strict;           /* writer_failure "fail" */
 };
 
 /* An operation: fills result (an object) and returns 0, or -1 with err (result is then still reported). */

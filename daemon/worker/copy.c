@@ -1,4 +1,5 @@
-/* Copy: the file list is made now, from the chosen components' file sets as they lie in the snapshots (vss-model 8.4, 13). */
+/* Copy: the file list is made now, from the chosen components' file sets as they lie in the snapshots (vss-model 8.4,
+ * 13). */
 #include <dirent.h>
 #include <fnmatch.h>
 #include <string.h>
@@ -25,7 +26,8 @@ static void add_item(struct listing *listing, const char *path, const char *sour
     if (json_object_get(listing->seen, key))
         return;
     json_put(listing->seen, key, json_true());
-    json_add(listing->items, json_pack("{s:s, s:s, s:s, s:b}", "path", path, "source", source, "spec", spec, "recursive", recursive));
+    json_add(listing->items,
+             json_pack("{s:s, s:s, s:s, s:b}", "path", path, "source", source, "spec", spec, "recursive", recursive));
 }
 
 static bool snapshot_required(const struct worker *worker, const json_t *set)
@@ -36,7 +38,7 @@ static bool snapshot_required(const struct worker *worker, const json_t *set)
     const json_t *item;
     if (!json_is_array(types))
         return true;
-    json_array_foreach(types, i, item)
+    json_array_foreach (types, i, item)
         if (str_eq(json_string_value(item), type))
             return true;
     return false;
@@ -63,8 +65,8 @@ static int add_path(struct listing *listing, const char *path, struct err *err)
 {
     char source[PATH_MAX];
     if (!snapshots_cover(&listing->worker->set, path, source))
-        return err_set(err, VSS_E_OBJECT_NOT_FOUND, "Add the volume to the snapshot set.", "%s lies on no volume of the snapshot set",
-                       path);
+        return err_set(err, VSS_E_OBJECT_NOT_FOUND, "Add the volume to the snapshot set.",
+                       "%s lies on no volume of the snapshot set", path);
     add_item(listing, path, source, "*", true);
     return 0;
 }
@@ -127,7 +129,7 @@ static void add_excludes(struct listing *listing)
         const json_t *set;
         if (!entry->components)
             continue;
-        json_array_foreach(json_object_get(entry->metadata, "exclude"), k, set)
+        json_array_foreach (json_object_get(entry->metadata, "exclude"), k, set)
             exclude_file_set(listing, set);
     }
     for (size_t i = 0; i < worker->set.n; i++) {
@@ -145,14 +147,14 @@ static int list_files(struct listing *listing, const json_t *args, struct err *e
     const json_t *item;
     if (participation_file_sets(worker, NULL, add_file_set, listing, err) < 0)
         return -1;
-    json_array_foreach(json_object_get(args, "paths"), i, item)
+    json_array_foreach (json_object_get(args, "paths"), i, item)
         if (add_path(listing, json_string_value(item), err) < 0)
             return -1;
     /* Without components and paths the backup is of whole volumes. */
     for (i = 0; json_array_size(listing->items) == 0 && i < worker->set.n; i++)
         if (add_path(listing, worker->set.items[i].volume.requested, err) < 0)
             return -1;
-    json_array_foreach(worker->extra_files, i, item)
+    json_array_foreach (worker->extra_files, i, item)
         add_item(listing, json_str(item, "path", ""), json_str(item, "source", ""), "*", false);
     add_excludes(listing);
     return 0;
@@ -163,7 +165,8 @@ static json_t *binds(const struct worker *worker, const char *mover_name)
     json_t *list = json_array();
     const struct mover *mover = mover_by_name(mover_name);
     for (size_t i = 0; mover && mover->needs_original_path && i < worker->set.n; i++)
-        json_add(list, json_pack("{s:s, s:s}", "source", worker->set.items[i].path, "target", worker->set.items[i].volume.path));
+        json_add(list, json_pack("{s:s, s:s}", "source", worker->set.items[i].path, "target",
+                                 worker->set.items[i].volume.path));
     return list;
 }
 
@@ -187,11 +190,11 @@ int operation_copy(struct worker *worker, const json_t *args, json_t *result, st
     AUTO_JSON json_t *seen = listing.seen;
     (void)seen;
     const json_t *repository = json_object_get(args, "repository");
-    AUTO_JSON json_t *request =
-        json_pack("{s:s, s:s, s:O, s:s, s:O?, s:o, s:o, s:o}", "verb", "run", "mover", json_str(repository, "mover", "archive"),
-                  "repository", repository, "backup_id", json_str(args, "backup_id", ""), "document",
-                  json_object_get(args, "document"), "items", listing.items, "excludes", listing.excludes, "binds",
-                  binds(worker, json_str(repository, "mover", "archive")));
+    AUTO_JSON json_t *request = json_pack(
+        "{s:s, s:s, s:O, s:s, s:O?, s:o, s:o, s:o}", "verb", "run", "mover", json_str(repository, "mover", "archive"),
+        "repository", repository, "backup_id", json_str(args, "backup_id", ""), "document",
+        json_object_get(args, "document"), "items", listing.items, "excludes", listing.excludes, "binds",
+        binds(worker, json_str(repository, "mover", "archive")));
     if (!request)
         return err_set(err, VSS_E_UNEXPECTED, NULL, "copy: the repository is missing");
     if (list_files(&listing, args, err) < 0)

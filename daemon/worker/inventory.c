@@ -10,14 +10,14 @@ static json_t *writer_item(const struct writer_entry *entry, const json_t *missi
 {
     size_t i;
     const json_t *item, *error = NULL;
-    json_array_foreach(missing, i, item)
+    json_array_foreach (missing, i, item)
         if (str_eq(json_str(item, "instance_id", ""), entry->instance_id))
             error = json_object_get(item, "error");
     json_t *components = json_object_get(entry->metadata, "components");
-    return json_pack("{s:s, s:s, s:s, s:s, s:b, s:s, s:o}", "instance_id", entry->instance_id, "class_id", entry->class_id,
-                     "name", entry->name, "type", json_str(entry->configuration, "type", "exec"), "available",
-                     entry->metadata != NULL, "reason", error ? json_str(error, "detail", "") : "", "components",
-                     components ? json_incref(components) : json_array());
+    return json_pack("{s:s, s:s, s:s, s:s, s:b, s:s, s:o}", "instance_id", entry->instance_id, "class_id",
+                     entry->class_id, "name", entry->name, "type", json_str(entry->configuration, "type", "exec"),
+                     "available", entry->metadata != NULL, "reason", error ? json_str(error, "detail", "") : "",
+                     "components", components ? json_incref(components) : json_array());
 }
 
 static int add_writers(struct worker *worker, json_t *result, struct err *err)
@@ -76,7 +76,8 @@ int operation_resolve(struct worker *worker, const json_t *args, json_t *result,
     const struct provider *provider = NULL;
     struct provider_plan plan = {0};
     json_t *nested = NULL;
-    if (volumes_resolve(&env, json_str(args, "path", ""), json_str(args, "provider", NULL), &volume, &provider, err) < 0 ||
+    if (volumes_resolve(&env, json_str(args, "path", ""), json_str(args, "provider", NULL), &volume, &provider, err) <
+            0 ||
         provider->plan(&env, &volume, &plan, err) < 0 || volumes_nested(volume.path, &nested, err) < 0)
         return -1;
     json_put(result, "volume", json_string(volume.path));

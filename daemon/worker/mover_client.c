@@ -16,9 +16,9 @@
 #include "worker/lines.h"
 
 enum {
-    CANCEL_MS = 30000,     /* a mover's time to remove its partial data */
+    CANCEL_MS = 30000, /* a mover's time to remove its partial data */
     JSON_DEPTH_MAX = 64,
-    NO_PROGRESS_MS = 200,  /* core hears of progress at most five times a second */
+    NO_PROGRESS_MS = 200, /* core hears of progress at most five times a second */
 };
 
 struct mover_client {
@@ -30,10 +30,10 @@ struct mover_client {
     struct lines lines;
     char *request;
     size_t length, sent;
-    json_t *done;          /* the last word */
-    bool ended;            /* its output is closed */
-    struct err protocol;   /* it talked nonsense */
-    int64_t progress_ms;   /* when core heard last */
+    json_t *done;        /* the last word */
+    bool ended;          /* its output is closed */
+    struct err protocol; /* it talked nonsense */
+    int64_t progress_ms; /* when core heard last */
 };
 
 static void clear_client(struct mover_client *client)
@@ -182,7 +182,8 @@ static int run(struct mover_client *client, const json_t *request, json_t **ret_
     return result;
 }
 
-int mover_client_run(struct worker *worker, const json_t *request, const char *phase, json_t **ret_result, struct err *err)
+int mover_client_run(struct worker *worker, const json_t *request, const char *phase, json_t **ret_result,
+                     struct err *err)
 {
     struct mover_client client = {.worker = worker, .phase = phase};
     return run(&client, request, ret_result, err);

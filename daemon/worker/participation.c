@@ -4,6 +4,7 @@
 #include "base/jsonspec.h"
 #include "base/str.h"
 #include "model/selection.h"
+#include "model/session_model.h"
 #include "worker/context.h"
 
 static json_t *request_component(const json_t *chosen, const json_t *known)
@@ -24,8 +25,10 @@ static int take_chosen(struct worker *worker, const json_t *chosen, struct err *
     const char *instance_id = json_str(chosen, "instance_id", "");
     struct writer_entry *entry = writers_by_instance(&worker->writers, instance_id);
     if (!entry)
-        return err_set(err, VSS_E_OBJECT_NOT_FOUND, "Gather the metadata again.", "no writer with instance_id %s", instance_id);
-    const json_t *known = selection_component(entry->metadata, json_str(chosen, "logical_path", ""), json_str(chosen, "name", ""));
+        return err_set(err, VSS_E_OBJECT_NOT_FOUND, "Gather the metadata again.", "no writer with instance_id %s",
+                       instance_id);
+    const json_t *known =
+        selection_component(entry->metadata, json_str(chosen, "logical_path", ""), json_str(chosen, "name", ""));
     if (!known)
         return err_set(err, VSS_E_OBJECT_NOT_FOUND, NULL, "writer %s has no component %s", entry->name,
                        json_str(chosen, "name", ""));
@@ -44,7 +47,7 @@ static void take_all(struct worker *worker)
         if (!entry->metadata)
             continue;
         entry->components = json_array();
-        json_array_foreach(json_object_get(entry->metadata, "components"), k, known)
+        json_array_foreach (json_object_get(entry->metadata, "components"), k, known)
             json_add(entry->components, request_component(NULL, known));
     }
 }
@@ -63,11 +66,14 @@ int participation_take(struct worker *worker, const json_t *args, struct err *er
         json_decref(worker->writers.entries[i].components);
         worker->writers.entries[i].components = NULL;
     }
+    const struct session_context *context = session_context_by_name(json_str(args, "context", "backup"));
+    if (context && !context->writers)
+        return 0; /* no writer hears anything in such a context (vss-model 5.1) */
     if (!json_bool(worker->backup_state, "component_mode", true)) {
         take_all(worker);
         return 0;
     }
-    json_array_foreach(worker->components, i, chosen)
+    json_array_foreach (worker->components, i, chosen)
         if (take_chosen(worker, chosen, err) < 0)
             return -1;
     return 0;
@@ -78,9 +84,9 @@ json_t *participation_answers(const struct worker *worker)
     json_t *answers = json_array();
     size_t i;
     const json_t *chosen;
-    json_array_foreach(worker->components, i, chosen) {
-        AUTO_FREE char *key = str_new("%s\n%s\n%s", json_str(chosen, "instance_id", ""), json_str(chosen, "logical_path", ""),
-                                      json_str(chosen, "name", ""));
+    json_array_foreach (worker->components, i, chosen) {
+        AUTO_FREE char *key = str_new("%s\n%s\n%s", json_str(chosen, "instance_id", ""),
+                                      json_str(chosen, "logical_path", ""), json_str(chosen, "name", ""));
         const json_t *kept = json_object_get(worker->writers.answers, key);
         json_t *answer = json_pack("{s:s}", "id", json_str(chosen, "id", ""));
         if (kept)
@@ -98,7 +104,7 @@ static bool type_listed(const json_t *types, const char *type)
         return true; /* the default mask names every type (vss-model 4.6) */
     /* "copy" takes what "full" takes (vss-model 4.10). */
     const char *wanted = str_eq(type, "copy") || str_eq(type, "other") ? "full" : type;
-    json_array_foreach(types, i, item)
+    json_array_foreach (types, i, item)
         if (str_eq(json_string_value(item), wanted) || str_eq(json_string_value(item), type))
             return true;
     return false;
@@ -110,11 +116,12 @@ struct visit {
     const char *type;
 };
 
-static int visit_component(const struct visit *visit, const struct writer_entry *entry, const json_t *component, struct err *err)
+static int visit_component(const struct visit *visit, const struct writer_entry *entry, const json_t *component,
+                           struct err *err)
 {
     size_t i;
     const json_t *set;
-    json_array_foreach(json_object_get(component, "file_sets"), i, set) {
+    json_array_foreach (json_object_get(component, "file_sets"), i, set) {
         struct participation_file_set found = {entry, component, set};
         if (type_listed(json_object_get(set, "backup_types"), visit->type) && visit->fn(visit->arg, &found, err) < 0)
             return -1;
@@ -126,7 +133,7 @@ static bool chosen_covers(const struct writer_entry *entry, const json_t *compon
 {
     size_t i;
     const json_t *chosen;
-    json_array_foreach(components, i, chosen) {
+    json_array_foreach (components, i, chosen) {
         if (!str_eq(json_str(chosen, "instance_id", ""), entry->instance_id))
             continue;
         const json_t *known =
@@ -138,8 +145,8 @@ static bool chosen_covers(const struct writer_entry *entry, const json_t *compon
 }
 
 int participation_file_sets(const struct worker *worker, const json_t *components,
-                            int (*fn)(void *arg, const struct participation_file_set *found, struct err *err), void *arg,
-                            struct err *err)
+                            int (*fn)(void *arg, const struct participation_file_set *found, struct err *err),
+                            void *arg, struct err *err)
 {
     const struct visit visit = {fn, arg, json_str(worker->backup_state, "type", "full")};
     if (!components)
@@ -148,7 +155,7 @@ int participation_file_sets(const struct worker *worker, const json_t *component
         const struct writer_entry *entry = &worker->writers.entries[i];
         size_t k;
         const json_t *component;
-        json_array_foreach(json_object_get(entry->metadata, "components"), k, component)
+        json_array_foreach (json_object_get(entry->metadata, "components"), k, component)
             if (chosen_covers(entry, components, component) && visit_component(&visit, entry, component, err) < 0)
                 return -1;
     }

@@ -9,7 +9,8 @@ struct worker;
 /* Takes args.components, backup_state and writer_failure over: each writer's request components; writers without any
  * take no part (in component mode; else all take part with all that they have). */
 int participation_take(struct worker *worker, const json_t *args, struct err *err);
-/* Per chosen component what writers answered: [{"id","backup_stamp","backup_metadata","failure",...}]. New reference. */
+/* Per chosen component what writers answered: [{"id","backup_stamp","backup_metadata","failure",...}]. New reference.
+ */
 json_t *participation_answers(const struct worker *worker);
 
 struct participation_file_set {
@@ -20,5 +21,5 @@ struct participation_file_set {
 /* Calls fn for every file set of every chosen component, implicit members included, that this backup type needs; stops
  * at the first -1. components: as in prepare (NULL = those that prepare took). */
 int participation_file_sets(const struct worker *worker, const json_t *components,
-                            int (*fn)(void *arg, const struct participation_file_set *found, struct err *err), void *arg,
-                            struct err *err);
+                            int (*fn)(void *arg, const struct participation_file_set *found, struct err *err),
+                            void *arg, struct err *err);

@@ -11,7 +11,7 @@ static void set_succeeded(struct worker *worker, const json_t *chosen)
     struct writer_entry *entry = writers_by_instance(&worker->writers, json_str(chosen, "instance_id", ""));
     size_t i;
     json_t *component;
-    json_array_foreach(entry ? entry->components : NULL, i, component)
+    json_array_foreach (entry ? entry->components : NULL, i, component)
         if (str_eq(json_str(component, "name", ""), json_str(chosen, "name", "")) &&
             str_eq(json_str(component, "logical_path", ""), json_str(chosen, "logical_path", "")))
             json_put(component, "succeeded", json_boolean(json_bool(chosen, "succeeded", false)));
@@ -27,9 +27,9 @@ static void take_results(struct worker *worker, const json_t *args)
         worker->backup_state = json_deep_copy(state);
     }
     for (i = 0; i < worker->writers.n; i++)
-        json_array_foreach(worker->writers.entries[i].components, k, component)
+        json_array_foreach (worker->writers.entries[i].components, k, component)
             json_put(component, "succeeded", json_false());
-    json_array_foreach(json_object_get(args, "components"), i, chosen)
+    json_array_foreach (json_object_get(args, "components"), i, chosen)
         set_succeeded(worker, chosen);
 }
 
@@ -61,7 +61,8 @@ int operation_complete(struct worker *worker, const json_t *args, json_t *result
     AUTO_FREE bool *asked = mem_new(writers->n + 1);
     for (size_t i = 0; i < writers->n; i++) {
         struct writer_entry *entry = &writers->entries[i];
-        /* A writer that died after a snapshot that it took part in cannot be told: that is a failure, not an absence. */
+        /* A writer that died after a snapshot that it took part in cannot be told: that is a failure, not an absence.
+         */
         asked[i] = entry->components && entry->metadata && !entry->out;
         if (asked[i])
             entry->asked = WRITER_BACKUP_COMPLETE;

@@ -18,6 +18,7 @@ int operation_prepare(struct worker *worker, const json_t *args, json_t *result,
         return worker_fault(worker, "worker.prepare", err);
     if (participation_take(worker, args, err) < 0 || snapshots_open(worker, args, err) < 0)
         return -1;
+    writers_begin(&worker->writers);
     worker_phase(worker, "prepare_backup");
     undo_push(&worker->undo, HOLD_PREPARED);
     writers_ask_all(&worker->writers, WRITER_PREPARE_BACKUP);

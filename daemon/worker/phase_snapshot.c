@@ -78,7 +78,8 @@ static json_t *window_to_json(const struct window *window)
 {
     char from[CLOCK_RFC3339_SIZE], to[CLOCK_RFC3339_SIZE];
     return json_pack("{s:s, s:s, s:f}", "started_at", clock_rfc3339(window->started_ms, from), "ended_at",
-                     clock_rfc3339(window->ended_ms, to), "window_ms", (double)(window->ended_us - window->started_us) / 1000.0);
+                     clock_rfc3339(window->ended_ms, to), "window_ms",
+                     (double)(window->ended_us - window->started_us) / 1000.0);
 }
 
 /* Failure in strict mode counts from the moment that the phase began. */
@@ -123,8 +124,8 @@ static int take_set(struct worker *worker, const json_t *args, json_t *result, j
     return failed_since(worker, before) ? writers_first_failure(writers, err) : 0;
 }
 
-/* Abort follows a failure of Freeze, of Thaw, of a provider, and a cancel; a failure of PrepareForSnapshot or PostSnapshot
- * itself raises none (vss-model 2.6), but what the set holds is given back all the same. */
+/* Abort follows a failure of Freeze, of Thaw, of a provider, and a cancel; a failure of PrepareForSnapshot or
+ * PostSnapshot itself raises none (vss-model 2.6), but what the set holds is given back all the same. */
 static bool abort_owed(const struct worker *worker)
 {
     const struct writers *writers = &worker->writers;

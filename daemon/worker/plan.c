@@ -26,7 +26,8 @@ static const struct hold_row {
 /* PostgreSQL goes on writing while it is "frozen"; its log repairs the skew. The others hold still. */
 static enum planner_hold hold_of(const struct writer_entry *entry, const json_t *component)
 {
-    const json_t *raw = selection_component(entry->raw, json_str(component, "logical_path", ""), json_str(component, "name", ""));
+    const json_t *raw =
+        selection_component(entry->raw, json_str(component, "logical_path", ""), json_str(component, "name", ""));
     const char *fallback = str_eq(json_str(entry->configuration, "type", ""), "postgresql") ? "log" : "writes";
     const char *name = json_str(raw, "hold", fallback);
     for (size_t i = 0; i < ELEMENTS(holds); i++)
@@ -42,7 +43,8 @@ static int need_volume(struct planning *planning, const char *path, size_t *ret,
     if (volumes_fact_init(&env, path, NULL, fact, err) < 0)
         return -1;
     for (size_t i = 0; i < planning->n_facts; i++) {
-        if (planning->facts[i].provider != fact->provider || !str_eq(planning->facts[i].planner.path, fact->planner.path))
+        if (planning->facts[i].provider != fact->provider ||
+            !str_eq(planning->facts[i].planner.path, fact->planner.path))
             continue;
         volumes_fact_clear(fact);
         memset(fact, 0, sizeof(*fact));
@@ -92,7 +94,7 @@ static const char **repository_paths(const struct worker *worker, size_t *ret_n)
     const char **paths = mem_new((json_array_size(repositories) + 1) * sizeof(*paths));
     size_t i;
     *ret_n = 0;
-    json_array_foreach(repositories, i, item)
+    json_array_foreach (repositories, i, item)
         if (json_str(item, "path", NULL))
             paths[(*ret_n)++] = json_str(item, "path", NULL);
     return paths;
@@ -130,10 +132,12 @@ static int collect(struct planning *planning, const json_t *args, struct err *er
     const json_t *components = json_object_get(args, "components");
     size_t i;
     const json_t *path;
-    if (participation_file_sets(planning->worker, components ? components : planning->worker->components, need_file_set, planning, err) < 0)
+    if (participation_file_sets(planning->worker, components ? components : planning->worker->components, need_file_set,
+                                planning, err) < 0)
         return -1;
-    json_array_foreach(json_object_get(args, "paths"), i, path) {
-        const struct planner_need need = {.path = json_string_value(path) ? json_string_value(path) : "", .hold = PLANNER_HOLD_WRITES};
+    json_array_foreach (json_object_get(args, "paths"), i, path) {
+        const struct planner_need need = {.path = json_string_value(path) ? json_string_value(path) : "",
+                                          .hold = PLANNER_HOLD_WRITES};
         if (add_need(planning, &need, err) < 0)
             return -1;
     }

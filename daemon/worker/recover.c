@@ -37,17 +37,18 @@ static bool is_known(const json_t *known, const char *id)
 {
     size_t i;
     const json_t *item;
-    json_array_foreach(known, i, item)
+    json_array_foreach (known, i, item)
         if (str_eq(json_string_value(item), id))
             return true;
     return false;
 }
 
-static void sweep(struct worker *worker, const struct provider *provider, const json_t *found, const json_t *known, json_t *result)
+static void sweep(struct worker *worker, const struct provider *provider, const json_t *found, const json_t *known,
+                  json_t *result)
 {
     size_t i;
     const json_t *doc;
-    json_array_foreach(found, i, doc) {
+    json_array_foreach (found, i, doc) {
         const char *id = json_str(doc, "id", "");
         struct err err = {0};
         if (is_known(known, id))

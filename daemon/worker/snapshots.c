@@ -5,6 +5,7 @@
 #include "base/cleanup.h"
 #include "base/jsonspec.h"
 #include "base/str.h"
+#include "model/session_model.h"
 #include "worker/context.h"
 #include "worker/volumes.h"
 
@@ -63,9 +64,9 @@ int snapshots_open(struct worker *worker, const json_t *args, struct err *err)
     set->providers = mem_new((n + 1) * sizeof(*set->providers));
     set->held = mem_new((n + 1) * sizeof(*set->held));
     str_copy(set->id, sizeof(set->id), json_str(args, "snapshot_set_id", ""));
-    const char *context = json_str(args, "context", "backup");
-    set->auto_release = str_eq(context, "backup") || str_eq(context, "file_share_backup");
-    json_array_foreach(volumes, i, named)
+    const struct session_context *context = session_context_by_name(json_str(args, "context", "backup"));
+    set->auto_release = !context || context->auto_release;
+    json_array_foreach (volumes, i, named)
         if (add_volume(worker, named, err) < 0)
             return -1;
     return 0;
@@ -126,15 +127,16 @@ json_t *snapshots_result(const struct snapshot_set *set)
     json_t *snapshots = json_array();
     for (size_t i = 0; i < set->n; i++) {
         const struct provider_snapshot *item = &set->items[i];
-        json_add(snapshots, json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:I, s:s}", "id", item->id, "set_id", item->set_id,
-                                      "volume", item->volume.path, "provider", set->providers[i]->name, "path", item->path,
-                                      "atomic", item->atomic, "bytes", (json_int_t)item->bytes, "requested",
-                                      item->volume.requested));
+        json_add(snapshots,
+                 json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:I, s:s}", "id", item->id, "set_id", item->set_id, "volume",
+                           item->volume.path, "provider", set->providers[i]->name, "path", item->path, "atomic",
+                           item->atomic, "bytes", (json_int_t)item->bytes, "requested", item->volume.requested));
     }
     return snapshots;
 }
 
-const struct provider_snapshot *snapshots_cover(const struct snapshot_set *set, const char *path, char ret_source[PATH_MAX])
+const struct provider_snapshot *snapshots_cover(const struct snapshot_set *set, const char *path,
+                                                char ret_source[PATH_MAX])
 {
     const struct provider_snapshot *best = NULL;
     for (size_t i = 0; i < set->n; i++) {

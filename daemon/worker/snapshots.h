@@ -10,13 +10,13 @@
 struct worker;
 
 struct snapshot_set {
-    char id[UUID_SIZE];                 /* "" = no set */
-    struct provider_snapshot *items;    /* grouped by provider: each group is a run */
-    const struct provider **providers;  /* per item */
-    bool *held;                         /* per item: exists, and is ours to remove */
+    char id[UUID_SIZE];                /* "" = no set */
+    struct provider_snapshot *items;   /* grouped by provider: each group is a run */
+    const struct provider **providers; /* per item */
+    bool *held;                        /* per item: exists, and is ours to remove */
     size_t n;
     bool created;
-    bool auto_release;                  /* contexts backup and file_share_backup: dies with the session */
+    bool auto_release; /* contexts backup and file_share_backup: dies with the session */
 };
 
 /* Takes args.snapshot_set_id, context and volumes [{"snapshot_id","volume","provider"}]; replaces what was there. */
@@ -30,7 +30,8 @@ json_t *snapshots_for_writers(const struct snapshot_set *set);
 /* "snapshots" of the result. */
 json_t *snapshots_result(const struct snapshot_set *set);
 /* The snapshot that covers path (the deepest volume), or NULL; ret_source: where path can be read in it. */
-const struct provider_snapshot *snapshots_cover(const struct snapshot_set *set, const char *path, char ret_source[PATH_MAX]);
+const struct provider_snapshot *snapshots_cover(const struct snapshot_set *set, const char *path,
+                                                char ret_source[PATH_MAX]);
 /* Row of the undo stack: removes what is held. */
 void snapshots_remove(struct worker *worker, json_t *cleanup);
 void snapshots_clear(struct snapshot_set *set);

@@ -61,11 +61,11 @@ static bool owns_path(const struct writer_entry *entry, const json_t *component,
 {
     size_t i, j;
     const json_t *known, *set;
-    json_array_foreach(json_object_get(entry->metadata, "components"), i, known) {
+    json_array_foreach (json_object_get(entry->metadata, "components"), i, known) {
         if (!str_eq(json_str(known, "name", ""), json_str(component, "name", "")) ||
             !str_eq(json_str(known, "logical_path", ""), json_str(component, "logical_path", "")))
             continue;
-        json_array_foreach(json_object_get(known, "file_sets"), j, set)
+        json_array_foreach (json_object_get(known, "file_sets"), j, set)
             if (path_beneath(path, json_str(set, "path", "/")))
                 return true;
     }
@@ -78,7 +78,8 @@ static int refuse(struct err *err, const char *path, const char *why)
 }
 
 /* Moves entry's staged file to staging/SESSION/adopted/N. Opens nothing by following a name of the writer's. */
-static int move_in(struct worker *worker, struct writer_entry *entry, const char *source, char ret[PATH_MAX], struct err *err)
+static int move_in(struct worker *worker, struct writer_entry *entry, const char *source, char ret[PATH_MAX],
+                   struct err *err)
 {
     if (!entry->staging[0] || !path_beneath(source, entry->staging) || str_eq(source, entry->staging))
         return refuse(err, source, "is not in its staging directory");
@@ -110,7 +111,7 @@ int staging_adopt(struct worker *worker, struct writer_entry *entry, const json_
 {
     size_t i;
     const json_t *file;
-    json_array_foreach(json_object_get(component, "extra_files"), i, file) {
+    json_array_foreach (json_object_get(component, "extra_files"), i, file) {
         const char *path = json_str(file, "path", "");
         char moved[PATH_MAX];
         if (!owns_path(entry, component, path))
@@ -122,7 +123,8 @@ int staging_adopt(struct worker *worker, struct writer_entry *entry, const json_
     return 0;
 }
 
-/* Removes a tree in which others may plant links: every step is relative to an open directory, links are not followed. */
+/* Removes a tree in which others may plant links: every step is relative to an open directory, links are not followed.
+ */
 static int remove_tree(int parent, const char *name)
 {
     if (unlinkat(parent, name, 0) == 0 || errno == ENOENT)

@@ -1,6 +1,7 @@
 #pragma once
-/* Where writers put files that must be added to the backup: staging/SESSION/INSTANCE, owned by the writer's user. What a
- * writer puts there is moved into a folder of ours before anything of ours opens it: a link that it plants leads nowhere. */
+/* Where writers put files that must be added to the backup: staging/SESSION/INSTANCE, owned by the writer's user. What
+ * a writer puts there is moved into a folder of ours before anything of ours opens it: a link that it plants leads
+ * nowhere. */
 #include <jansson.h>
 
 #include "base/err.h"

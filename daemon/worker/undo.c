@@ -7,11 +7,8 @@
 
 /* One row per hold, lowest first. */
 static void (*const releases[HOLD_COUNT])(struct worker *worker, json_t *cleanup) = {
-    [HOLD_STAGING] = staging_remove,
-    [HOLD_WRITERS] = writers_shut_down,
-    [HOLD_SNAPSHOTS] = snapshots_remove,
-    [HOLD_PREPARED] = writers_abort,
-    [HOLD_FROZEN] = writers_thaw,
+    [HOLD_STAGING] = staging_remove, [HOLD_WRITERS] = writers_shut_down, [HOLD_SNAPSHOTS] = snapshots_remove,
+    [HOLD_PREPARED] = writers_abort, [HOLD_FROZEN] = writers_thaw,
 };
 
 json_t *undo_cleanup_new(void)

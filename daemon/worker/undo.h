@@ -1,6 +1,7 @@
 #pragma once
 /* The undo stack: what this worker holds right now, lowest first. Releasing goes from the top down: thaw, Abort, remove
- * snapshots, BackupShutdown and close the writers, remove staging. BackupComplete is no undo and is never sent from here. */
+ * snapshots, BackupShutdown and close the writers, remove staging. BackupComplete is no undo and is never sent from
+ * here. */
 #include <jansson.h>
 #include <stdbool.h>
 

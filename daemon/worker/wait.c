@@ -61,7 +61,7 @@ static void cancel(struct wait *wait, const json_t *message)
     }
     size_t i;
     json_t *run;
-    json_array_foreach(wait->runs, i, run)
+    json_array_foreach (wait->runs, i, run)
         if (json_equal(id, json_object_get(run, "id")))
             json_put(run, "cancelled", json_true());
 }

@@ -14,13 +14,13 @@ struct wait_source {
 };
 
 struct wait {
-    int core_fd;      /* -1 once lost */
-    int agent_fd;     /* -1 once lost */
-    int signal_fd;    /* SIGTERM and SIGINT */
-    json_t *runs;     /* "run" messages that wait their turn */
-    json_t *current;  /* id of the operation in hand, or NULL; borrowed */
-    bool cancelled;   /* the operation in hand has been cancelled */
-    bool lost;        /* core or agent is gone, or we were told to end: undo everything and exit */
+    int core_fd;     /* -1 once lost */
+    int agent_fd;    /* -1 once lost */
+    int signal_fd;   /* SIGTERM and SIGINT */
+    json_t *runs;    /* "run" messages that wait their turn */
+    json_t *current; /* id of the operation in hand, or NULL; borrowed */
+    bool cancelled;  /* the operation in hand has been cancelled */
+    bool lost;       /* core or agent is gone, or we were told to end: undo everything and exit */
     char lost_reason[128];
 };
 

@@ -52,7 +52,8 @@ void worker_progress(struct worker *worker, json_t *progress)
 {
     AUTO_JSON json_t *owned = progress;
     if (worker->wait.current)
-        send_core(worker, json_pack("{s:s, s:O, s:O}", "type", "progress", "id", worker->wait.current, "progress", owned));
+        send_core(worker,
+                  json_pack("{s:s, s:O, s:O}", "type", "progress", "id", worker->wait.current, "progress", owned));
 }
 
 void worker_phase(struct worker *worker, const char *phase)
@@ -62,8 +63,8 @@ void worker_phase(struct worker *worker, const char *phase)
 
 void worker_incident(struct worker *worker, uint32_t hr, const char *writer, const char *text)
 {
-    send_core(worker, json_pack("{s:s, s:s, s:s?, s:s}", "type", "incident", "code", hresult_name(hr), "writer", writer, "text",
-                                text));
+    send_core(worker, json_pack("{s:s, s:s, s:s?, s:s}", "type", "incident", "code", hresult_name(hr), "writer", writer,
+                                "text", text));
 }
 
 int worker_stopped(struct worker *worker, struct err *err)
@@ -180,7 +181,7 @@ static void clear_worker(struct worker *worker)
     undo_all(worker, HOLD_STAGING, cleanup);
     size_t i;
     const json_t *failed;
-    json_array_foreach(json_object_get(cleanup, "failed"), i, failed)
+    json_array_foreach (json_object_get(cleanup, "failed"), i, failed)
         log_line(LOG_LEVEL_ERROR, &(struct log_context){.session_id = worker->session}, "%s is left behind: %s",
                  json_str(failed, "object", ""), json_str(failed, "reason", ""));
     snapshots_clear(&worker->set);
@@ -207,7 +208,8 @@ int worker_main(void)
     }
     int result = take_start(worker, &err);
     if (result == 0 && worker->root && capabilities_reduce(&err) < 0)
-        log_err(LOG_LEVEL_WARNING, &(struct log_context){.session_id = worker->session}, &err, "more privileges than needed");
+        log_err(LOG_LEVEL_WARNING, &(struct log_context){.session_id = worker->session}, &err,
+                "more privileges than needed");
     if (result == 0)
         serve(worker);
     else

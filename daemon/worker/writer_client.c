@@ -17,7 +17,7 @@
 enum {
     LINE_MAX_BYTES = 1024 * 1024, /* protocol 1: a longer line is a failure */
     LOG_LINE_MAX = 4096,
-    LOG_LINES_PER_EVENT = 200,    /* a flooding writer must not fill the journal */
+    LOG_LINES_PER_EVENT = 200, /* a flooding writer must not fill the journal */
     LOG_HELD_MAX = 256 * 1024,
     JSON_DEPTH_MAX = 32,
 };

@@ -1,9 +1,8 @@
 #pragma once
-/* One writer process: writer protocol 1 (design, section 6) over three pipes. One request at a time; whatever the process
- * does wrong ends in a failure code of ours, never in a wait without end:
- *   died or closed its pipe            VSS_E_WRITER_NOT_RESPONDING
- *   past its deadline                  VSS_E_WRITERERROR_TIMEOUT        (its process group is killed)
- *   garbage, out of turn, line > 1 MiB VSS_E_WRITERERROR_NONRETRYABLE   (its process group is killed) */
+/* One writer process: writer protocol 1 (design, section 6) over three pipes. One request at a time; whatever the
+ * process does wrong ends in a failure code of ours, never in a wait without end: died or closed its pipe
+ * VSS_E_WRITER_NOT_RESPONDING past its deadline                  VSS_E_WRITERERROR_TIMEOUT        (its process group is
+ * killed) garbage, out of turn, line > 1 MiB VSS_E_WRITERERROR_NONRETRYABLE   (its process group is killed) */
 #include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -15,20 +14,20 @@
 #include "worker/wait.h"
 
 struct writer_client {
-    char name[128];           /* for the log */
+    char name[128]; /* for the log */
     char session[40];
-    pid_t pid;                /* 0 = no process */
+    pid_t pid; /* 0 = no process */
     int pidfd, in_fd, out_fd, err_fd;
     struct lines out, log;
-    unsigned log_lines;       /* logged of the event in hand */
-    bool log_held;            /* between Freeze and Thaw: keep, do not write */
-    char *outgoing;           /* what the pipe has not taken yet */
+    unsigned log_lines; /* logged of the event in hand */
+    bool log_held;      /* between Freeze and Thaw: keep, do not write */
+    char *outgoing;     /* what the pipe has not taken yet */
     size_t outgoing_used, outgoing_sent;
     json_int_t next_id;
-    bool pending;             /* a request waits for its answer */
-    int64_t deadline_ms;      /* of the pending request, CLOCK_MONOTONIC */
-    json_t *answer;           /* last answer ({"id","ok",...}, shape checked), or NULL */
-    bool broken;              /* cannot be spoken to any more: err says why */
+    bool pending;        /* a request waits for its answer */
+    int64_t deadline_ms; /* of the pending request, CLOCK_MONOTONIC */
+    json_t *answer;      /* last answer ({"id","ok",...}, shape checked), or NULL */
+    bool broken;         /* cannot be spoken to any more: err says why */
     struct err err;
 };
 

@@ -11,8 +11,9 @@
 #include "worker/writer_metadata.h"
 
 enum {
-    THAW_GRACE_MS = 5000,  /* a writer that was told to thaw has at least so long, even past its window */
-    LOST_GRACE_MS = 1000,  /* nobody waits for us any more: let a writer finish its sentence, so that it can hear Abort */
+    THAW_GRACE_MS = 5000, /* a writer that was told to thaw has at least so long, even past its window */
+    LOST_GRACE_MS =
+        1000, /* nobody waits for us any more: let a writer finish its sentence, so that it can hear Abort */
     GUARD_GRACE_US = 1000000, /* one second past the window (design, section 2: every freeze is a lease) */
 };
 
@@ -23,10 +24,12 @@ static const struct event_row {
 } rows[WRITER_EVENT_COUNT] = {
     [WRITER_IDENTIFY] = {"identify", "VSS_WS_STABLE", "VSS_WS_FAILED_AT_IDENTIFY", 10},
     [WRITER_PREPARE_BACKUP] = {"prepare_backup", "VSS_WS_STABLE", "VSS_WS_FAILED_AT_PREPARE_BACKUP", 300},
-    [WRITER_PREPARE_SNAPSHOT] = {"prepare_snapshot", "VSS_WS_WAITING_FOR_FREEZE", "VSS_WS_FAILED_AT_PREPARE_SNAPSHOT", 60},
+    [WRITER_PREPARE_SNAPSHOT] = {"prepare_snapshot", "VSS_WS_WAITING_FOR_FREEZE", "VSS_WS_FAILED_AT_PREPARE_SNAPSHOT",
+                                 60},
     [WRITER_FREEZE] = {"freeze", "VSS_WS_WAITING_FOR_THAW", "VSS_WS_FAILED_AT_FREEZE", 0},
     [WRITER_THAW] = {"thaw", "VSS_WS_WAITING_FOR_POST_SNAPSHOT", "VSS_WS_FAILED_AT_THAW", 0},
-    [WRITER_POST_SNAPSHOT] = {"post_snapshot", "VSS_WS_WAITING_FOR_BACKUP_COMPLETE", "VSS_WS_FAILED_AT_POST_SNAPSHOT", 60},
+    [WRITER_POST_SNAPSHOT] = {"post_snapshot", "VSS_WS_WAITING_FOR_BACKUP_COMPLETE", "VSS_WS_FAILED_AT_POST_SNAPSHOT",
+                              60},
     [WRITER_BACKUP_COMPLETE] = {"backup_complete", "VSS_WS_STABLE", "VSS_WS_FAILED_AT_BACKUP_COMPLETE", 60},
     [WRITER_ABORT] = {"abort", "VSS_WS_STABLE", NULL, 10},
     [WRITER_BACKUP_SHUTDOWN] = {"backup_shutdown", NULL, "VSS_WS_FAILED_AT_BACKUPSHUTDOWN", 10},
@@ -97,7 +100,8 @@ static void send_to(struct worker *worker, struct writer_entry *entry)
         entry->saw_prepare = true;
         entry->done_post = false;
     }
-    if (event == WRITER_THAW) /* the window runs to the receipt of Thaw (vss-model 2.6), so it is judged before the answer */
+    if (event ==
+        WRITER_THAW) /* the window runs to the receipt of Thaw (vss-model 2.6), so it is judged before the answer */
         entry->late = now - entry->freeze_us > entry->freeze_timeout_ms * 1000;
     writer_client_send(&entry->client, request, timeout_for(worker, entry, event));
     if (event == WRITER_THAW || (event == WRITER_ABORT && entry->client.pid > 0))
@@ -157,7 +161,8 @@ static void keep_application(struct writer_entry *entry, const json_t *from)
     if (json_is_integer(code) && !entry->application_code)
         entry->application_code = json_incref(code);
     if (!entry->application_message[0])
-        str_copy(entry->application_message, sizeof(entry->application_message), json_str(from, "application_message", ""));
+        str_copy(entry->application_message, sizeof(entry->application_message),
+                 json_str(from, "application_message", ""));
 }
 
 /* What a component's answer says goes into writers.answers under (instance, path, name), and on to core. */
@@ -184,7 +189,8 @@ static void collect(struct writers *writers, const struct writer_entry *entry, c
     }
 }
 
-static bool judge_components(struct worker *worker, struct writer_entry *entry, const json_t *answered, enum writer_event event)
+static bool judge_components(struct worker *worker, struct writer_entry *entry, const json_t *answered,
+                             enum writer_event event)
 {
     size_t i;
     const json_t *component;
@@ -194,7 +200,7 @@ static bool judge_components(struct worker *worker, struct writer_entry *entry, 
         return false;
     }
     bool partial = false;
-    json_array_foreach(answered, i, component) {
+    json_array_foreach (answered, i, component) {
         collect(&worker->writers, entry, component);
         if (event == WRITER_POST_SNAPSHOT && staging_adopt(worker, entry, component, &err) < 0) {
             writer_client_reject(&entry->client, err.text);
@@ -246,7 +252,8 @@ static void settle(struct worker *worker, struct writer_entry *entry)
         struct err err = {0};
         err_set(&err, VSS_E_WRITERERROR_TIMEOUT, "Raise limits.freeze_seconds, or use a faster provider.",
                 "writer %s: it was frozen longer than its %lld ms", entry->name, (long long)entry->freeze_timeout_ms);
-        if (entry->failure.hr == (uint32_t)VSS_E_WRITER_NOT_RESPONDING) /* the guard killed it: the window is the cause */
+        if (entry->failure.hr ==
+            (uint32_t)VSS_E_WRITER_NOT_RESPONDING) /* the guard killed it: the window is the cause */
             entry->failure.hr = 0;
         writers_fail(&worker->writers, entry, event, &err);
         ok = false;

@@ -6,7 +6,13 @@
 #include "base/jsonspec.h"
 #include "base/str.h"
 
-enum { COMPONENTS_MAX = 10000, FILE_SETS_MAX = 10000, NAME_MAX_CHARS = 255, TEXT_MAX_CHARS = 4096, BLOB_MAX_CHARS = 65536 };
+enum {
+    COMPONENTS_MAX = 10000,
+    FILE_SETS_MAX = 10000,
+    NAME_MAX_CHARS = 255,
+    TEXT_MAX_CHARS = 4096,
+    BLOB_MAX_CHARS = 65536
+};
 
 static const char *const levels[] = {"front_end", "back_end", "system", NULL};
 static const char *const component_types[] = {"database", "filegroup", NULL};
@@ -15,7 +21,8 @@ static const char *const usages[] = {"bootable_system_state", "system_service", 
 static const char *const holds[] = {"writes", "log", "none", NULL};
 
 static const struct json_spec spec_name = {.kinds = JSON_KIND_STRING, .min = 1, .max = NAME_MAX_CHARS, .bounded = true};
-static const struct json_spec spec_short = {.kinds = JSON_KIND_STRING, .min = 0, .max = NAME_MAX_CHARS, .bounded = true};
+static const struct json_spec spec_short = {
+    .kinds = JSON_KIND_STRING, .min = 0, .max = NAME_MAX_CHARS, .bounded = true};
 static const struct json_spec spec_text = {
     .kinds = JSON_KIND_STRING | JSON_KIND_NULL, .min = 0, .max = TEXT_MAX_CHARS, .bounded = true};
 static const struct json_spec spec_blob = {
@@ -23,7 +30,8 @@ static const struct json_spec spec_blob = {
 static const struct json_spec spec_code = {.kinds = JSON_KIND_INTEGER | JSON_KIND_NULL};
 static const struct json_spec spec_boolean = {.kinds = JSON_KIND_BOOLEAN};
 static const struct json_spec spec_path = {.kinds = JSON_KIND_STRING, .format = JSON_FORMAT_PATH};
-static const struct json_spec spec_path_or_null = {.kinds = JSON_KIND_STRING | JSON_KIND_NULL, .format = JSON_FORMAT_PATH};
+static const struct json_spec spec_path_or_null = {.kinds = JSON_KIND_STRING | JSON_KIND_NULL,
+                                                   .format = JSON_FORMAT_PATH};
 static const struct json_spec spec_uuid = {.kinds = JSON_KIND_STRING, .format = JSON_FORMAT_UUID};
 static const struct json_spec spec_level = {.kinds = JSON_KIND_STRING, .choices = levels};
 static const struct json_spec spec_usage = {.kinds = JSON_KIND_STRING, .choices = usages};
@@ -32,7 +40,8 @@ static const struct json_spec spec_component_type = {.kinds = JSON_KIND_STRING, 
 static const struct json_spec spec_backup_type = {.kinds = JSON_KIND_STRING, .choices = backup_types};
 static const struct json_spec spec_backup_types = {
     .kinds = JSON_KIND_ARRAY, .items = &spec_backup_type, .max = 6, .bounded = true};
-static const struct json_spec spec_schemas = {.kinds = JSON_KIND_ARRAY, .items = &spec_name, .max = 32, .bounded = true};
+static const struct json_spec spec_schemas = {
+    .kinds = JSON_KIND_ARRAY, .items = &spec_name, .max = 32, .bounded = true};
 /* At most ten minutes: the writer's own wish, still cut by limits.freeze_seconds of the configuration. */
 static const struct json_spec spec_freeze_ms = {.kinds = JSON_KIND_INTEGER, .min = 1, .max = 600000, .bounded = true};
 
@@ -155,13 +164,14 @@ static int check_component(const json_t *component, json_t *seen, struct err *er
     if (strpbrk(name, "/\\\n") || strchr(path, '\n'))
         return err_set(err, VSS_E_WRITERERROR_NONRETRYABLE, NULL, "component name \"%s\" holds a separator", name);
     if (seen_before(seen, component))
-        return err_set(err, VSS_E_WRITERERROR_NONRETRYABLE, NULL, "component \"%s\" in \"%s\" is there twice", name, path);
+        return err_set(err, VSS_E_WRITERERROR_NONRETRYABLE, NULL, "component \"%s\" in \"%s\" is there twice", name,
+                       path);
     size_t i;
     const json_t *set;
-    json_array_foreach(json_object_get(component, "file_sets"), i, set)
+    json_array_foreach (json_object_get(component, "file_sets"), i, set)
         if (strchr(json_str(set, "spec", "*"), '/'))
-            return err_set(err, VSS_E_WRITERERROR_NONRETRYABLE, NULL, "component \"%s\": a file specification has no folder",
-                           name);
+            return err_set(err, VSS_E_WRITERERROR_NONRETRYABLE, NULL,
+                           "component \"%s\": a file specification has no folder", name);
     return 0;
 }
 
@@ -172,7 +182,7 @@ int writer_metadata_check(const json_t *metadata, struct err *err)
     AUTO_JSON json_t *seen = json_object();
     size_t i;
     const json_t *component;
-    json_array_foreach(json_object_get(metadata, "components"), i, component)
+    json_array_foreach (json_object_get(metadata, "components"), i, component)
         if (check_component(component, seen, err) < 0)
             return -1;
     return 0;
@@ -184,11 +194,12 @@ int writer_components_check(const json_t *answered, const json_t *asked, struct 
     AUTO_JSON json_t *seen = json_object();
     size_t i;
     const json_t *component;
-    json_array_foreach(asked, i, component)
+    json_array_foreach (asked, i, component)
         seen_before(open, component);
-    json_array_foreach(answered, i, component) {
+    json_array_foreach (answered, i, component) {
         if (!seen_before(open, component))
-            return err_set(err, VSS_E_WRITERERROR_NONRETRYABLE, NULL, "it answers for component \"%s\", which it was not asked about",
+            return err_set(err, VSS_E_WRITERERROR_NONRETRYABLE, NULL,
+                           "it answers for component \"%s\", which it was not asked about",
                            json_str(component, "name", ""));
         if (seen_before(seen, component))
             return err_set(err, VSS_E_WRITERERROR_NONRETRYABLE, NULL, "it answers twice for component \"%s\"",
@@ -221,18 +232,18 @@ static json_t *file_sets_to_api(const json_t *sets)
     json_t *api = json_array();
     size_t i;
     const json_t *set;
-    json_array_foreach(sets, i, set)
+    json_array_foreach (sets, i, set)
         json_add(api, file_set_to_api(set));
     return api;
 }
 
 static json_t *component_to_api(const json_t *component)
 {
-    json_t *api = json_pack("{s:s, s:s, s:s, s:s, s:b, s:b}", "type", json_str(component, "type", "filegroup"),
-                            "logical_path", json_str(component, "logical_path", ""), "name", json_str(component, "name", ""),
-                            "caption", json_str(component, "caption", ""), "selectable",
-                            json_bool(component, "selectable", true), "selectable_for_restore",
-                            json_bool(component, "selectable_for_restore", false));
+    json_t *api =
+        json_pack("{s:s, s:s, s:s, s:s, s:b, s:b}", "type", json_str(component, "type", "filegroup"), "logical_path",
+                  json_str(component, "logical_path", ""), "name", json_str(component, "name", ""), "caption",
+                  json_str(component, "caption", ""), "selectable", json_bool(component, "selectable", true),
+                  "selectable_for_restore", json_bool(component, "selectable_for_restore", false));
     json_put(api, "file_sets", file_sets_to_api(json_object_get(component, "file_sets")));
     json_put(api, "dependencies", array_or_empty(component, "dependencies"));
     return api;
@@ -240,16 +251,16 @@ static json_t *component_to_api(const json_t *component)
 
 json_t *writer_metadata_to_api(const json_t *metadata, const char *name, const char *instance_id, const char *class_id)
 {
-    json_t *api = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "instance_id", instance_id, "class_id", class_id, "name",
-                            name, "instance_name", json_str(metadata, "instance_name", json_str(metadata, "name", name)),
-                            "level", json_str(metadata, "level", "front_end"), "usage",
-                            json_str(metadata, "usage", "user_data"), "restore_method",
-                            json_str(metadata, "restore_method", "custom"));
+    json_t *api =
+        json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "instance_id", instance_id, "class_id", class_id, "name", name,
+                  "instance_name", json_str(metadata, "instance_name", json_str(metadata, "name", name)), "level",
+                  json_str(metadata, "level", "front_end"), "usage", json_str(metadata, "usage", "user_data"),
+                  "restore_method", json_str(metadata, "restore_method", "custom"));
     json_put(api, "backup_schema", array_or_empty(metadata, "backup_schema"));
     json_t *components = json_array();
     size_t i;
     const json_t *component;
-    json_array_foreach(json_object_get(metadata, "components"), i, component)
+    json_array_foreach (json_object_get(metadata, "components"), i, component)
         json_add(components, component_to_api(component));
     json_put(api, "components", components);
     json_put(api, "exclude", file_sets_to_api(json_object_get(metadata, "exclude")));

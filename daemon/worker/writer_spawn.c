@@ -23,8 +23,8 @@ static int sqlite_user(const json_t *entry, char *ret, size_t size, struct err *
                        "database %s does not exist", path ? path : "(none)");
     const struct passwd *owner = getpwuid(status.st_uid);
     if (!owner)
-        return err_set(err, VSS_E_WRITER_NOT_RESPONDING, "Set the writer's user.", "the owner of %s (uid %u) is no known user",
-                       path, (unsigned)status.st_uid);
+        return err_set(err, VSS_E_WRITER_NOT_RESPONDING, "Set the writer's user.",
+                       "the owner of %s (uid %u) is no known user", path, (unsigned)status.st_uid);
     str_copy(ret, size, owner->pw_name);
     return 0;
 }
@@ -93,7 +93,8 @@ static int fill_arguments(const json_t *entry, char builtin[PATH_MAX], const cha
                        "the writer has no usable command");
     for (size_t i = 0; i < n; i++)
         if (!(ret_argv[i] = json_string_value(json_array_get(command, i))))
-            return err_set(err, VSS_E_WRITER_NOT_RESPONDING, NULL, "argument %zu of the writer's command is no string", i);
+            return err_set(err, VSS_E_WRITER_NOT_RESPONDING, NULL, "argument %zu of the writer's command is no string",
+                           i);
     return 0;
 }
 
@@ -107,7 +108,7 @@ static void fill_environment(const json_t *entry, const struct proc_identity *id
     ret[n++] = str_new("HOME=%s", identity->home);
     const char *key;
     json_t *value;
-    json_object_foreach(json_object_get(entry, "environment"), key, value)
+    json_object_foreach (json_object_get(entry, "environment"), key, value)
         if (json_is_string(value) && n < ENVIRONMENT_MAX - 1)
             ret[n++] = str_new("%s=%s", key, json_string_value(value));
 }

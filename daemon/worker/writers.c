@@ -20,7 +20,7 @@ static bool listed(const json_t *list, const char *id)
 {
     size_t i;
     const json_t *item;
-    json_array_foreach(list, i, item)
+    json_array_foreach (list, i, item)
         if (str_eq(json_string_value(item), id))
             return true;
     return false;
@@ -37,8 +37,8 @@ static bool class_passes(const json_t *filter, const char *class_id)
 
 static void add_missing(struct writers *writers, const struct writer_entry *entry, const struct err *err)
 {
-    json_add(writers->missing, json_pack("{s:s, s:s, s:o}", "name", entry->name, "instance_id", entry->instance_id, "error",
-                                         err_to_json(err)));
+    json_add(writers->missing, json_pack("{s:s, s:s, s:o}", "name", entry->name, "instance_id", entry->instance_id,
+                                         "error", err_to_json(err)));
 }
 
 static void forget_entry(struct writer_entry *entry)
@@ -61,9 +61,11 @@ static void forget_all(struct writers *writers)
     *writers = (struct writers){0};
 }
 
-static void start_entry(struct worker *worker, struct writer_entry *entry, const json_t *configuration, const json_t *filter)
+static void start_entry(struct worker *worker, struct writer_entry *entry, const json_t *configuration,
+                        const json_t *filter)
 {
-    *entry = (struct writer_entry){.configuration = configuration, .asked = WRITER_EVENT_COUNT, .state = "VSS_WS_STABLE"};
+    *entry =
+        (struct writer_entry){.configuration = configuration, .asked = WRITER_EVENT_COUNT, .state = "VSS_WS_STABLE"};
     entry->client = (struct writer_client){.pidfd = -1, .in_fd = -1, .out_fd = -1, .err_fd = -1, .broken = true};
     str_copy(entry->name, sizeof(entry->name), json_str(configuration, "name", json_str(configuration, "type", "?")));
     uuid_named("writer", entry->name, entry->instance_id);
@@ -141,6 +143,21 @@ int writers_gather(struct worker *worker, const json_t *filter, struct err *err)
     return 0;
 }
 
+void writers_begin(struct writers *writers)
+{
+    for (size_t i = 0; i < writers->n; i++) {
+        struct writer_entry *entry = &writers->entries[i];
+        entry->out = false;
+        entry->failed_order = 0;
+        entry->failure = (struct err){0};
+        entry->state = "VSS_WS_STABLE";
+        entry->application_message[0] = '\0';
+        json_decref(entry->application_code);
+        entry->application_code = NULL;
+    }
+    writers->failures = 0;
+}
+
 struct writer_entry *writers_by_instance(struct writers *writers, const char *instance_id)
 {
     for (size_t i = 0; i < writers->n; i++)
@@ -168,9 +185,9 @@ static json_t *status_of(const struct writer_entry *entry)
     bool dead = entry->client.broken && !entry->failure.hr;
     uint32_t hr = dead ? (uint32_t)VSS_E_WRITER_NOT_RESPONDING : entry->failure.hr;
     hresult_hex(hr, hex);
-    json_t *status = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s}", "instance_id", entry->instance_id, "class_id", entry->class_id,
-                               "name", entry->name, "state", dead ? "VSS_WS_UNKNOWN" : entry->state, "failure",
-                               hresult_name(hr), "code", hex);
+    json_t *status = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s}", "instance_id", entry->instance_id, "class_id",
+                               entry->class_id, "name", entry->name, "state", dead ? "VSS_WS_UNKNOWN" : entry->state,
+                               "failure", hresult_name(hr), "code", hex);
     const char *message = entry->application_message;
     if (!message[0])
         message = dead ? entry->client.err.text : entry->failure.hr ? entry->failure.text : "";

@@ -29,11 +29,11 @@ struct writer_entry {
     struct writer_client client;
     const json_t *configuration; /* borrowed from the worker's config */
     char name[128], instance_id[UUID_SIZE], class_id[UUID_SIZE];
-    bool started;                /* its process was started: identify was asked */
-    uid_t uid;                   /* whom it runs as */
+    bool started; /* its process was started: identify was asked */
+    uid_t uid;    /* whom it runs as */
     gid_t gid;
-    json_t *metadata;            /* the API's shape; NULL = missing */
-    json_t *raw;                 /* what identify answered */
+    json_t *metadata; /* the API's shape; NULL = missing */
+    json_t *raw;      /* what identify answered */
     enum writer_level level;
     int64_t freeze_timeout_ms;
     char staging[4096];          /* its own directory, "" until it exists */
@@ -54,9 +54,9 @@ struct writer_entry {
 struct writers {
     struct writer_entry *entries;
     size_t n;
-    json_t *missing;             /* [{"name","instance_id","error"}] */
+    json_t *missing; /* [{"name","instance_id","error"}] */
     unsigned failures;
-    json_t *answers;             /* per component: {"instance_id","logical_path","name",...} collected from answers */
+    json_t *answers; /* per component: {"instance_id","logical_path","name",...} collected from answers */
 };
 
 /* Which kind of wait: may a cancel or the loss of a channel end it? */
@@ -64,6 +64,8 @@ enum tell_mode { TELL_STOPPABLE, TELL_SHIELDED };
 
 /* Start every writer of the configuration that the filter lets through, ask identify, keep what answers. */
 int writers_gather(struct worker *worker, const json_t *filter, struct err *err);
+/* A (repeated) PrepareForBackup begins with a clean slate; a dead writer fails again instead of being passed over. */
+void writers_begin(struct writers *writers);
 struct writer_entry *writers_by_instance(struct writers *writers, const char *instance_id);
 /* Sends every writer the event that it is marked with (`asked`), waits for all, judges the answers, clears the marks.
  * Returns how many failed. When stopped, whoever has not answered is killed and has failed. */

@@ -1,4 +1,5 @@
-/* Sessions with a volume: snapshot, copy by the archive mover, restore; what is left behind after a cancel or a loss. */
+/* Sessions with a volume: snapshot, copy by the archive mover, restore; what is left behind after a cancel or a loss.
+ */
 #include "worker_fixture.h"
 
 #include <dirent.h>
@@ -62,8 +63,9 @@ static struct site make_site(struct fixture *f)
 static json_t *volume_args(struct fixture *f, const struct site *site)
 {
     json_t *args = set_args(f, "fail");
-    json_put(args, "volumes", json_pack("[{s:s, s:s, s:s}]", "snapshot_id", "0193b5a0-0000-7000-8000-0000000000aa", "volume",
-                                        site->data, "provider", "copy"));
+    json_put(args, "volumes",
+             json_pack("[{s:s, s:s, s:s}]", "snapshot_id", "0193b5a0-0000-7000-8000-0000000000aa", "volume", site->data,
+                       "provider", "copy"));
     return args;
 }
 
@@ -84,7 +86,8 @@ static void start_with_data(struct fixture *f, const struct site *site)
     add_writer(f, "files", "recorder", "FILES", site->data, "EXCLUDE", exclude, NULL);
     fixture_start(f);
     gather(f);
-    AUTO_JSON json_t *opened = fixture_run(f, "open_repository", json_pack("{s:o, s:b}", "repository", repository_of(site), "create", 1));
+    AUTO_JSON json_t *opened =
+        fixture_run(f, "open_repository", json_pack("{s:o, s:b}", "repository", repository_of(site), "create", 1));
     assert_succeeded(opened);
     static const char *const operations[] = {"prepare", "snapshot"};
     for (size_t i = 0; i < ELEMENTS(operations); i++) {
@@ -105,10 +108,11 @@ static void what_is_copied_is_what_the_snapshot_held(void **state)
     assert_true(data_id[0]);
     AUTO_JSON json_t *completed = fixture_run(f, "complete", volume_args(f, &site));
     assert_succeeded(completed);
-    AUTO_JSON json_t *restored = fixture_run(
-        f, "restore", json_pack("{s:o, s:s, s:s, s:s, s:[s], s:[], s:b}", "repository", repository_of(&site), "backup_id",
-                                "0193b5a0-0000-7000-8000-0000000000bb", "data_id", data_id, "target", site.restored, "roots",
-                                site.restored, "paths", "overwrite", 0));
+    AUTO_JSON json_t *restored =
+        fixture_run(f, "restore",
+                    json_pack("{s:o, s:s, s:s, s:s, s:[s], s:[], s:b}", "repository", repository_of(&site), "backup_id",
+                              "0193b5a0-0000-7000-8000-0000000000bb", "data_id", data_id, "target", site.restored,
+                              "roots", site.restored, "paths", "overwrite", 0));
     assert_succeeded(restored);
     AUTO_FREE char *a = str_new("%s/a", site.data);
     AUTO_FREE char *b = str_new("%s%s/b.tmp", site.restored, site.data);
@@ -116,8 +120,10 @@ static void what_is_copied_is_what_the_snapshot_held(void **state)
     assert_file(site.restored, a, "alpha");
     assert_file(site.restored, c, "kept: the exclusion is not recursive");
     assert_int_equal(access(b, F_OK), -1);
-    AUTO_JSON json_t *verified = fixture_run(f, "verify", json_pack("{s:o, s:s, s:s}", "repository", repository_of(&site), "backup_id",
-                                                                    "0193b5a0-0000-7000-8000-0000000000bb", "data_id", data_id));
+    AUTO_JSON json_t *verified =
+        fixture_run(f, "verify",
+                    json_pack("{s:o, s:s, s:s}", "repository", repository_of(&site), "backup_id",
+                              "0193b5a0-0000-7000-8000-0000000000bb", "data_id", data_id));
     assert_succeeded(verified);
     assert_int_equal(json_array_size(json_object_get(json_object_get(verified, "result"), "damaged")), 0);
     AUTO_JSON json_t *scanned = fixture_run(f, "scan", json_pack("{s:o}", "repository", repository_of(&site)));
@@ -220,11 +226,13 @@ static void inventory_and_plan_name_what_there_is(void **state)
     assert_true(json_array_size(json_object_get(json_object_get(inventory, "result"), "providers")) >= 3);
     gather(f);
     AUTO_JSON json_t *args = set_args(f, "fail");
-    AUTO_JSON json_t *plan = fixture_run(f, "plan", json_pack("{s:O, s:[]}", "components", json_object_get(args, "components"), "paths"));
+    AUTO_JSON json_t *plan =
+        fixture_run(f, "plan", json_pack("{s:O, s:[]}", "components", json_object_get(args, "components"), "paths"));
     assert_succeeded(plan);
     const json_t *volumes = json_object_get(json_object_get(plan, "result"), "volumes");
     assert_int_equal(json_array_size(volumes), 1);
-    AUTO_JSON json_t *resolved = fixture_run(f, "resolve", json_pack("{s:s, s:s}", "path", site.data, "provider", "copy"));
+    AUTO_JSON json_t *resolved =
+        fixture_run(f, "resolve", json_pack("{s:s, s:s}", "path", site.data, "provider", "copy"));
     assert_succeeded(resolved);
     assert_string_equal(json_str(json_object_get(resolved, "result"), "volume", ""), site.data);
 }

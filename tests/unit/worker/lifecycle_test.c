@@ -27,11 +27,17 @@ static void a_session_tells_every_event_once_and_in_order(void **state)
     assert_succeeded(released);
     assert_int_equal(fixture_wait(f), 0);
     static const char *const order[][2] = {
-        {"front", "prepare_backup.answered"},   {"front", "prepare_snapshot"}, {"base", "prepare_snapshot.answered"},
-        {"front", "freeze"},                    {"front", "freeze.answered"},  {"back", "freeze"},
-        {"back", "freeze.answered"},            {"base", "freeze"},            {"base", "thaw"},
-        {"base", "thaw.answered"},              {"back", "thaw"},              {"front", "thaw"},
-        {"front", "post_snapshot"},             {"front", "backup_complete"},  {"front", "backup_shutdown"},
+        {"front", "prepare_backup"},
+        {"front", "prepare_snapshot"},
+        {"front", "freeze"},
+        {"back", "freeze"},
+        {"base", "freeze"},
+        {"base", "thaw"},
+        {"back", "thaw"},
+        {"front", "thaw"},
+        {"front", "post_snapshot"},
+        {"front", "backup_complete"},
+        {"front", "backup_shutdown"},
         {"front", "end_of_file"},
     };
     for (size_t i = 0; i + 1 < ELEMENTS(order); i++)
@@ -74,7 +80,8 @@ static void all_writers_take_part_without_component_mode(void **state)
 
 static void a_writer_that_cannot_identify_is_missing_and_the_job_finishes(void **state)
 {
-    static const char *const lies[] = {"garbage", "array", "deep", "no_id", "wrong_types", "twice_components", "relative_path"};
+    static const char *const lies[] = {"garbage",          "array",        "deep", "no_id", "wrong_types",
+                                       "twice_components", "relative_path"};
     struct fixture *f = *state;
     char names[ELEMENTS(lies)][32];
     add_writer(f, "good", "recorder", NULL);
@@ -90,8 +97,9 @@ static void a_writer_that_cannot_identify_is_missing_and_the_job_finishes(void *
     assert_int_equal(json_array_size(json_object_get(f->metadata, "writers")), 1);
     size_t i;
     const json_t *item;
-    json_array_foreach(json_object_get(f->metadata, "missing"), i, item) {
-        const char *want = str_eq(json_str(item, "name", ""), "dead") ? "VSS_E_WRITER_NOT_RESPONDING" : "VSS_E_WRITERERROR_NONRETRYABLE";
+    json_array_foreach (json_object_get(f->metadata, "missing"), i, item) {
+        const char *want = str_eq(json_str(item, "name", ""), "dead") ? "VSS_E_WRITER_NOT_RESPONDING"
+                                                                      : "VSS_E_WRITERERROR_NONRETRYABLE";
         if (!str_eq(json_str(item, "name", ""), "absent"))
             assert_string_equal(json_str(json_object_get(item, "error"), "hresult", ""), want);
     }
@@ -104,20 +112,23 @@ static void the_filter_enables_and_disables(void **state)
     add_writer(f, "a", "recorder", "CLASS_ID", "00000000-0000-8000-8000-00000000000a", NULL);
     add_writer(f, "b", "recorder", "CLASS_ID", "00000000-0000-8000-8000-00000000000b", NULL);
     fixture_start(f);
-    AUTO_JSON json_t *only = fixture_run(f, "metadata", json_pack("{s:{s:[s]}}", "filter", "enable", "00000000-0000-8000-8000-00000000000b"));
+    AUTO_JSON json_t *only = fixture_run(
+        f, "metadata", json_pack("{s:{s:[s]}}", "filter", "enable", "00000000-0000-8000-8000-00000000000b"));
     assert_succeeded(only);
     const json_t *writers = json_object_get(json_object_get(only, "result"), "writers");
     assert_int_equal(json_array_size(writers), 1);
     assert_string_equal(json_str(json_array_get(writers, 0), "name", ""), "b");
-    AUTO_JSON json_t *but = fixture_run(f, "metadata", json_pack("{s:{s:[s]}}", "filter", "disable_instances",
-                                                                 json_str(json_array_get(writers, 0), "instance_id", "")));
+    AUTO_JSON json_t *but = fixture_run(f, "metadata",
+                                        json_pack("{s:{s:[s]}}", "filter", "disable_instances",
+                                                  json_str(json_array_get(writers, 0), "instance_id", "")));
     writers = json_object_get(json_object_get(but, "result"), "writers");
     assert_int_equal(json_array_size(writers), 1);
     assert_string_equal(json_str(json_array_get(writers, 0), "name", ""), "a");
 }
 
 /* Bad writers at Freeze: the code, the thaw and the Abort of the others. */
-static void fails_at_freeze(struct fixture *f, const char *program, const char *key, const char *value, const char *code)
+static void fails_at_freeze(struct fixture *f, const char *program, const char *key, const char *value,
+                            const char *code)
 {
     add_writer(f, "good", "recorder", NULL);
     add_writer(f, "bad", program, key, value, "FREEZE_TIMEOUT_MS", "1500", NULL);
@@ -213,6 +224,32 @@ static void a_veto_in_prepare_fails_the_job_and_raises_no_abort(void **state)
     AUTO_JSON json_t *aborted = fixture_run(f, "abort", NULL);
     assert_succeeded(aborted);
     assert_true(saw(f, "veto", "abort"));
+}
+
+static void a_writer_that_died_before_prepare_is_not_passed_over(void **state)
+{
+    struct fixture *f = *state;
+    add_writer(f, "dead", "dying", "BAD_AT", "prepare_backup", NULL);
+    fixture_start(f);
+    gather(f);
+    for (int attempt = 0; attempt < 2; attempt++) {
+        AUTO_JSON json_t *done = fixture_run(f, "prepare", set_args(f, "fail"));
+        assert_string_equal(error_name(done), "VSS_E_WRITER_NOT_RESPONDING");
+    }
+}
+
+static void a_context_without_writers_tells_nobody(void **state)
+{
+    struct fixture *f = *state;
+    add_writer(f, "idle", "recorder", NULL);
+    fixture_start(f);
+    gather(f);
+    json_t *args = set_args(f, "fail");
+    json_put(args, "context", json_string("file_share_backup"));
+    AUTO_JSON json_t *taken = fixture_run(f, "snapshot", args);
+    assert_succeeded(taken);
+    assert_false(saw(f, "idle", "prepare_snapshot"));
+    assert_false(saw(f, "idle", "freeze"));
 }
 
 static void failures_of_components_are_partial_failures(void **state)
@@ -342,6 +379,8 @@ int main(void)
         worker_test(a_writer_that_adds_a_foreign_file_is_refused),
         worker_test(in_report_mode_the_job_succeeds_and_the_status_tells),
         worker_test(a_veto_in_prepare_fails_the_job_and_raises_no_abort),
+        worker_test(a_writer_that_died_before_prepare_is_not_passed_over),
+        worker_test(a_context_without_writers_tells_nobody),
         worker_test(failures_of_components_are_partial_failures),
         worker_test(a_window_that_is_exceeded_is_a_failure_at_thaw),
         worker_test(a_flood_of_log_lines_neither_blocks_nor_fails_the_writer),

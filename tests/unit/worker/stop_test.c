@@ -45,7 +45,7 @@ static void no_later_event(const struct fixture *f, const char *event)
     AUTO_JSON json_t *events = recorded(f);
     size_t i;
     const json_t *item;
-    json_array_foreach(events, i, item)
+    json_array_foreach (events, i, item)
         if (str_eq(json_str(item, "event", ""), event))
             fail_msg("%s saw %s", json_str(item, "writer", ""), event);
 }

@@ -1,5 +1,6 @@
 #pragma once
-/* A real worker_main in a forked child, with the test's ends of both channels, and the Python writers of tests/writers. */
+/* A real worker_main in a forked child, with the test's ends of both channels, and the Python writers of tests/writers.
+ */
 #include <fcntl.h>
 #include <ftw.h>
 #include <jansson.h>
@@ -58,14 +59,15 @@ static inline void add_writer(struct fixture *f, const char *name, const char *p
 {
     const char *source = getenv("QUIESCED_SOURCE");
     AUTO_FREE char *path = str_new("%s/tests/writers/%s", source ? source : ".", program);
-    json_t *environment = json_pack("{s:s, s:s, s:s}", "RECORD", f->record, "NAME", name, "PYTHONDONTWRITEBYTECODE", "1");
+    json_t *environment =
+        json_pack("{s:s, s:s, s:s}", "RECORD", f->record, "NAME", name, "PYTHONDONTWRITEBYTECODE", "1");
     va_list pairs;
     va_start(pairs, program);
     for (const char *key; (key = va_arg(pairs, const char *));)
         json_put(environment, key, json_string(va_arg(pairs, const char *)));
     va_end(pairs);
-    json_add(f->writers, json_pack("{s:s, s:s, s:[s], s:o}", "name", name, "type", "exec", "command", path, "environment",
-                                   environment));
+    json_add(f->writers, json_pack("{s:s, s:s, s:[s], s:o}", "name", name, "type", "exec", "command", path,
+                                   "environment", environment));
 }
 
 static inline void fixture_start(struct fixture *f)
@@ -90,9 +92,9 @@ static inline void fixture_start(struct fixture *f)
     f->agent = agent[0];
     AUTO_FREE char *staging = str_new("%s/staging", f->dir);
     mkdir(staging, 0711);
-    AUTO_JSON json_t *start = json_pack("{s:s, s:{s:O, s:O}, s:s, s:s, s:s}", "type", "start", "config", "writers", f->writers,
-                                        "limits", f->limits, "node", "testhost", "staging", staging, "session",
-                                        "0193b5a0-0000-7000-8000-000000000001");
+    AUTO_JSON json_t *start =
+        json_pack("{s:s, s:{s:O, s:O}, s:s, s:s, s:s}", "type", "start", "config", "writers", f->writers, "limits",
+                  f->limits, "node", "testhost", "staging", staging, "session", "0193b5a0-0000-7000-8000-000000000001");
     assert_int_equal(ipc_send(f->agent, start, NULL, 0, NULL), 0);
 }
 
@@ -160,17 +162,17 @@ static inline json_t *set_args(struct fixture *f, const char *writer_failure)
     json_t *components = json_array();
     size_t i, k;
     const json_t *writer, *component;
-    json_array_foreach(json_object_get(f->metadata, "writers"), i, writer)
-        json_array_foreach(json_object_get(writer, "components"), k, component) {
+    json_array_foreach (json_object_get(f->metadata, "writers"), i, writer)
+        json_array_foreach (json_object_get(writer, "components"), k, component) {
             AUTO_FREE char *id = str_new("%zu-%zu", i, k);
             json_add(components, json_pack("{s:s, s:s, s:s, s:s, s:s, s:b}", "id", id, "instance_id",
                                            json_str(writer, "instance_id", ""), "type", "filegroup", "logical_path",
-                                           json_str(component, "logical_path", ""), "name", json_str(component, "name", ""),
-                                           "succeeded", 1));
+                                           json_str(component, "logical_path", ""), "name",
+                                           json_str(component, "name", ""), "succeeded", 1));
         }
-    return json_pack("{s:{s:b, s:s}, s:s, s:s, s:s, s:o, s:[], s:[]}", "backup_state", "component_mode", 1, "type", "full",
-                     "snapshot_set_id", SET_ID, "writer_failure", writer_failure, "context", "backup", "components", components,
-                     "volumes", "paths");
+    return json_pack("{s:{s:b, s:s}, s:s, s:s, s:s, s:o, s:[], s:[]}", "backup_state", "component_mode", 1, "type",
+                     "full", "snapshot_set_id", SET_ID, "writer_failure", writer_failure, "context", "backup",
+                     "components", components, "volumes", "paths");
 }
 
 /* STATUS of one writer within an array of them; borrowed. */
@@ -178,7 +180,7 @@ static inline const json_t *status_of(const json_t *statuses, const char *name)
 {
     size_t i;
     const json_t *status;
-    json_array_foreach(statuses, i, status)
+    json_array_foreach (statuses, i, status)
         if (str_eq(json_str(status, "name", ""), name))
             return status;
     fail_msg("no status of %s", name);
@@ -216,7 +218,7 @@ static inline int position(const struct fixture *f, const char *writer, const ch
     AUTO_JSON json_t *events = recorded(f);
     size_t i;
     const json_t *item;
-    json_array_foreach(events, i, item)
+    json_array_foreach (events, i, item)
         if (str_eq(json_str(item, "writer", ""), writer) && str_eq(json_str(item, "event", ""), event))
             return (int)i;
     return -1;
