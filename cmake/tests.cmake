@@ -16,4 +16,7 @@ foreach(source IN LISTS TEST_SOURCES)
   add_test(NAME ${target} COMMAND ${target})
   set(test_environment "QUIESCED_BUILD=${CMAKE_BINARY_DIR}" "QUIESCED_SOURCE=${CMAKE_SOURCE_DIR}" "QUIESCED_BIN=${CMAKE_BINARY_DIR}/quiesced")
   set_tests_properties(${target} PROPERTIES TIMEOUT 180 LABELS unit ENVIRONMENT "${test_environment}")
+  if(test_room STREQUAL worker) # real writers with real deadlines: alone on the machine, not beside each other
+    set_tests_properties(${target} PROPERTIES RUN_SERIAL ON)
+  endif()
 endforeach()
