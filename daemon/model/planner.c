@@ -136,13 +136,15 @@ static void rule_unsupported_file_system(struct work *work)
     static const struct {
         const char *type;
         bool by_copy; /* the copy provider may read it */
-    } types[] = {{"proc", false}, {"sysfs", false}, {"devtmpfs", false}, {"devpts", false}, {"cgroup", false},
-                 {"cgroup2", false}, {"debugfs", false}, {"tracefs", false}, {"securityfs", false}, {"tmpfs", true},
-                 {"ramfs", true}, {"nfs", true}, {"nfs4", true}, {"cifs", true}, {"smb3", true}, {"ceph", true}, {"9p", true}};
+    } types[] = {{"proc", false},    {"sysfs", false},   {"devtmpfs", false}, {"devpts", false},     {"cgroup", false},
+                 {"cgroup2", false}, {"debugfs", false}, {"tracefs", false},  {"securityfs", false}, {"tmpfs", true},
+                 {"ramfs", true},    {"nfs", true},      {"nfs4", true},      {"cifs", true},        {"smb3", true},
+                 {"ceph", true},     {"9p", true}};
     for (size_t v = 0; v < work->input->n_volumes; v++) {
         const struct planner_volume *volume = &work->input->volumes[v];
         if (!volume->provider) {
-            found(work, "%s (%s): %s", volume->path, volume->fs_type, volume->reason ? volume->reason : "no provider fits");
+            found(work, "%s (%s): %s", volume->path, volume->fs_type,
+                  volume->reason ? volume->reason : "no provider fits");
             continue;
         }
         for (size_t i = 0; i < ELEMENTS(types); i++)
@@ -198,8 +200,8 @@ static void split(struct work *work, enum planner_hold hold)
         const struct planner_volume *volume = chosen(work, work->plan->need_choice[i]);
         if (apart && !reported)
             found(work, "%s/%s has %s on %s and %s on %s, which no snapshot captures at one instant", need->writer,
-                  need->component, input->needs[first].path, chosen(work, work->plan->need_choice[first])->path, need->path,
-                  volume->path);
+                  need->component, input->needs[first].path, chosen(work, work->plan->need_choice[first])->path,
+                  need->path, volume->path);
         else if (first == i && !volume->atomic)
             found(work, "%s/%s: provider %s copies %s file by file, not at one instant", need->writer, need->component,
                   volume->provider, volume->path);
@@ -227,8 +229,8 @@ static void rule_nested_missing(struct work *work)
                 covered = j != i && (path_beneath(volume->nested[k], chosen(work, j)->path) &&
                                      !path_beneath(volume->path, chosen(work, j)->path));
             if (need && !covered)
-                found(work, "%s is a volume of its own beneath %s and would be missing from %s", volume->nested[k], need->path,
-                      volume->path);
+                found(work, "%s is a volume of its own beneath %s and would be missing from %s", volume->nested[k],
+                      need->path, volume->path);
         }
     }
 }
@@ -280,16 +282,11 @@ static const struct rule rules[] = {
      "Raise limits.freeze_seconds, back up less at once, or use a file system with atomic snapshots."},
 };
 
-const char *const planner_rule_names[] = {"unsupported-file-system",
-                                          "fifreeze-with-btrfs-or-reflink",
-                                          "same-superblock-twice",
-                                          "split-database",
-                                          "split-database-logged",
-                                          "nested-volume-missing",
-                                          "repository-beneath-source",
-                                          "own-files-beneath-source",
-                                          "window-over-budget",
-                                          NULL};
+const char *const planner_rule_names[] = {"unsupported-file-system",   "fifreeze-with-btrfs-or-reflink",
+                                          "same-superblock-twice",     "split-database",
+                                          "split-database-logged",     "nested-volume-missing",
+                                          "repository-beneath-source", "own-files-beneath-source",
+                                          "window-over-budget",        NULL};
 _Static_assert(ELEMENTS(planner_rule_names) == ELEMENTS(rules) + 1, "every rule has its name in the list");
 
 void planner_run(const struct planner_input *input, struct planner_plan *ret)
@@ -329,11 +326,11 @@ json_t *planner_plan_to_json(const struct planner_input *input, const struct pla
     json_t *volumes = json_array(), *freeze = json_array();
     for (size_t i = 0; i < plan->n_volumes; i++) {
         const struct planner_volume *volume = &input->volumes[plan->volumes[i].volume];
-        json_add(volumes, json_pack("{s:s, s:s, s:b, s:s}", "path", volume->path, "provider", volume->provider, "atomic",
-                                    volume->atomic, "reason", plan->volumes[i].reason));
+        json_add(volumes, json_pack("{s:s, s:s, s:b, s:s}", "path", volume->path, "provider", volume->provider,
+                                    "atomic", volume->atomic, "reason", plan->volumes[i].reason));
     }
     for (size_t i = 0; i < plan->n_freeze; i++)
         json_add(freeze, json_string(plan->freeze[i]));
-    return json_pack("{s:o, s:o, s:O, s:O, s:I}", "volumes", volumes, "freeze", freeze, "refusals", plan->refusals, "warnings",
-                     plan->warnings, "budget_ms", (json_int_t)plan->budget_ms);
+    return json_pack("{s:o, s:o, s:O, s:O, s:I}", "volumes", volumes, "freeze", freeze, "refusals", plan->refusals,
+                     "warnings", plan->warnings, "budget_ms", (json_int_t)plan->budget_ms);
 }

@@ -8,33 +8,34 @@
 
 /* When does a writer's component stay consistent over volumes that are not captured at one instant? */
 enum planner_hold {
-    PLANNER_HOLD_WRITES,      /* the writer holds all its writes from Freeze to Thaw (VSS's rule for writers): any volumes will do */
-    PLANNER_HOLD_LOG,         /* it goes on writing; its log repairs the skew (PostgreSQL with backup label): a warning */
-    PLANNER_HOLD_NONE,        /* it goes on writing and needs one instant (PostgreSQL without label): one atomic volume */
+    PLANNER_HOLD_WRITES, /* the writer holds all its writes from Freeze to Thaw (VSS's rule for writers): any volumes
+                            will do */
+    PLANNER_HOLD_LOG,    /* it goes on writing; its log repairs the skew (PostgreSQL with backup label): a warning */
+    PLANNER_HOLD_NONE,   /* it goes on writing and needs one instant (PostgreSQL without label): one atomic volume */
 };
 
 /* One file set of a component, or one plain path. */
 struct planner_need {
-    const char *path;         /* canonical directory (or file) that the backup must carry */
-    const char *writer;       /* name, or NULL for a plain path */
-    const char *component;    /* name of the component within the writer, or NULL for a plain path */
-    const char *level;        /* "front_end", "back_end", "system"; NULL for a plain path */
+    const char *path;      /* canonical directory (or file) that the backup must carry */
+    const char *writer;    /* name, or NULL for a plain path */
+    const char *component; /* name of the component within the writer, or NULL for a plain path */
+    const char *level;     /* "front_end", "back_end", "system"; NULL for a plain path */
     enum planner_hold hold;
-    size_t volume;            /* index into planner_input.volumes: where volumes_resolve found the path */
+    size_t volume; /* index into planner_input.volumes: where volumes_resolve found the path */
 };
 
 enum planner_freeze { PLANNER_FREEZE_NOT_NEEDED, PLANNER_FREEZE_FORBIDDEN, PLANNER_FREEZE_WANTED };
 
 struct planner_volume {
-    const char *path;         /* what the provider snapshots; the requested path when no provider fits */
+    const char *path; /* what the provider snapshots; the requested path when no provider fits */
     const char *mount_point;
     const char *fs_type;
     const char *superblock;
-    const char *provider;     /* NULL: none fits */
-    const char *reason;       /* why none fits, or NULL */
+    const char *provider; /* NULL: none fits */
+    const char *reason;   /* why none fits, or NULL */
     bool atomic;
     enum planner_freeze freeze;
-    int64_t window_ms;        /* time inside the freeze window, estimate */
+    int64_t window_ms;         /* time inside the freeze window, estimate */
     const char *const *nested; /* canonical mount points and subvolumes beneath path */
     size_t n_nested;
 };
@@ -46,27 +47,27 @@ struct planner_input {
     size_t n_volumes;
     const char *const *repositories; /* paths of repositories on this host */
     size_t n_repositories;
-    const char *const *excludes;     /* canonical paths that the backup leaves out by name */
+    const char *const *excludes; /* canonical paths that the backup leaves out by name */
     size_t n_excludes;
-    const char *const *own;          /* state directory, staging: our own files beneath a source are a warning */
+    const char *const *own; /* state directory, staging: our own files beneath a source are a warning */
     size_t n_own;
-    int64_t freeze_limit_ms;         /* limits.freeze_seconds; 0 = no limit known */
+    int64_t freeze_limit_ms; /* limits.freeze_seconds; 0 = no limit known */
 };
 
 struct planner_choice {
-    size_t volume;            /* index into planner_input.volumes */
-    char reason[256];         /* "needed by sqlite/main", for people */
+    size_t volume;    /* index into planner_input.volumes */
+    char reason[256]; /* "needed by sqlite/main", for people */
 };
 
 struct planner_plan {
     struct planner_choice *volumes; /* the set: no volume twice, none that another covers */
     size_t n_volumes;
-    size_t *need_choice;      /* per need: index into volumes (SIZE_MAX when its volume has no provider) */
-    const char **freeze;      /* superblocks that want FIFREEZE, each once (borrowed strings of the input) */
+    size_t *need_choice; /* per need: index into volumes (SIZE_MAX when its volume has no provider) */
+    const char **freeze; /* superblocks that want FIFREEZE, each once (borrowed strings of the input) */
     size_t n_freeze;
-    int64_t budget_ms;        /* expected freeze window: providers run one after the other */
-    json_t *refusals;         /* array of {"rule","detail","hint"}; empty = the plan may run */
-    json_t *warnings;         /* the same shape */
+    int64_t budget_ms; /* expected freeze window: providers run one after the other */
+    json_t *refusals;  /* array of {"rule","detail","hint"}; empty = the plan may run */
+    json_t *warnings;  /* the same shape */
 };
 
 /* Never fails (out of memory aborts). Release with planner_plan_clear. */

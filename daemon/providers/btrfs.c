@@ -131,12 +131,14 @@ static const struct keeper keeper = {.provider = "btrfs",
                                      .make = btrfs_make,
                                      .unmake = btrfs_unmake};
 
-static int btrfs_prepare(const struct provider_environment *env, struct provider_snapshot *set, size_t n, struct err *err)
+static int btrfs_prepare(const struct provider_environment *env, struct provider_snapshot *set, size_t n,
+                         struct err *err)
 {
     return keeper_prepare(&keeper, env, set, n, err);
 }
 
-static int btrfs_create(const struct provider_environment *env, struct provider_snapshot *set, size_t n, struct err *err)
+static int btrfs_create(const struct provider_environment *env, struct provider_snapshot *set, size_t n,
+                        struct err *err)
 {
     return keeper_create(&keeper, env, set, n, err);
 }
@@ -147,7 +149,8 @@ static int btrfs_list(const struct provider_environment *env, const struct volum
     return keeper_list(&keeper, env, volumes, n, ret, err);
 }
 
-static int btrfs_remove(const struct provider_environment *env, const struct provider_snapshot *snapshot, struct err *err)
+static int btrfs_remove(const struct provider_environment *env, const struct provider_snapshot *snapshot,
+                        struct err *err)
 {
     return keeper_remove(&keeper, env, snapshot, err);
 }

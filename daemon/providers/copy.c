@@ -1,5 +1,5 @@
-/* A plain copy in the staging directory: the last resort. It works on every file system, file by file, and takes as much
- * room and time as the data; writers must hold still all the while. */
+/* A plain copy in the staging directory: the last resort. It works on every file system, file by file, and takes as
+ * much room and time as the data; writers must hold still all the while. */
 #include <errno.h>
 #include <libmount.h>
 #include <string.h>
@@ -10,7 +10,8 @@
 #include "providers/keeper.h"
 #include "providers/tree_volume.h"
 
-/* Measured: 10,000 files of 64 KiB in 2.6 s, 14,000 small files of 160 MB in all in 1.9 s: a share per file, one by size. */
+/* Measured: 10,000 files of 64 KiB in 2.6 s, 14,000 small files of 160 MB in all in 1.9 s: a share per file, one by
+ * size. */
 enum { FILE_US = 120, BYTES_PER_MS = 500 * 1024 };
 
 static void copy_probe(const struct provider_environment *env, struct provider_availability *ret)
@@ -35,7 +36,7 @@ static void copy_match(const struct provider_environment *env, const struct volu
     char staging[PATH_MAX];
     *ret = (struct provider_match){0};
     place_directory_of(volume->path, ret->volume);
-    if (!place_staging(env, staging))
+    if (!place_staging_top(env, staging))
         str_copy(ret->reason, sizeof(ret->reason), "no staging directory; set providers.copy.staging");
     else if (holds_no_files(volume->fs_type))
         str_format(ret->reason, sizeof(ret->reason), "%s is a view of the kernel, not data", volume->fs_type);
@@ -82,7 +83,8 @@ static const struct keeper keeper = {.provider = "copy",
                                      .make = copy_make,
                                      .unmake = tree_unmake};
 
-static int copy_prepare(const struct provider_environment *env, struct provider_snapshot *set, size_t n, struct err *err)
+static int copy_prepare(const struct provider_environment *env, struct provider_snapshot *set, size_t n,
+                        struct err *err)
 {
     return keeper_prepare(&keeper, env, set, n, err);
 }
@@ -102,7 +104,8 @@ static int copy_list(const struct provider_environment *env, const struct volume
     return keeper_list(&keeper, env, &any, 1, ret, err);
 }
 
-static int copy_remove(const struct provider_environment *env, const struct provider_snapshot *snapshot, struct err *err)
+static int copy_remove(const struct provider_environment *env, const struct provider_snapshot *snapshot,
+                       struct err *err)
 {
     return keeper_remove(&keeper, env, snapshot, err);
 }

@@ -132,8 +132,8 @@ int keeper_create(const struct keeper *keeper, const struct provider_environment
 }
 
 /* Was this place listed for an earlier volume? */
-static bool seen_before(const struct keeper *keeper, const struct provider_environment *env, const struct volume *volumes,
-                        size_t i, const char *path)
+static bool seen_before(const struct keeper *keeper, const struct provider_environment *env,
+                        const struct volume *volumes, size_t i, const char *path)
 {
     char other[PATH_MAX], reason[256];
     for (size_t j = 0; j < i; j++)
@@ -142,8 +142,8 @@ static bool seen_before(const struct keeper *keeper, const struct provider_envir
     return false;
 }
 
-int keeper_list(const struct keeper *keeper, const struct provider_environment *env, const struct volume *volumes, size_t n,
-                json_t **ret, struct err *err)
+int keeper_list(const struct keeper *keeper, const struct provider_environment *env, const struct volume *volumes,
+                size_t n, json_t **ret, struct err *err)
 {
     AUTO_JSON json_t *items = json_array();
     struct err unusable;
@@ -166,7 +166,7 @@ int keeper_list(const struct keeper *keeper, const struct provider_environment *
 static int place_of_snapshot(const struct keeper *keeper, const struct provider_environment *env,
                              const struct provider_snapshot *snapshot, char ret[PATH_MAX], struct err *err)
 {
-    char reason[256] = "", staging[PATH_MAX];
+    char reason[256] = "";
     if (!*snapshot->path) {
         if (keeper->locate(env, &snapshot->volume, ret, reason) < 0)
             return err_set(err, VSS_E_PROVIDER_VETO, NULL, "%s: %s", snapshot->volume.path, reason);
@@ -177,7 +177,7 @@ static int place_of_snapshot(const struct keeper *keeper, const struct provider_
     bool right = path_is_canonical(snapshot->path) && slash && slash != ret && str_eq(slash + 1, snapshot->id);
     if (right) {
         *slash = '\0';
-        right = str_eq(strrchr(ret, '/'), "/" PLACE_NAME) || (place_staging(env, staging) && str_eq(ret, staging));
+        right = str_eq(strrchr(ret, '/'), "/" PLACE_NAME);
     }
     return right ? 0
                  : err_set(err, VSS_E_PROVIDER_VETO, NULL, "%s is no path of a snapshot %s of ours", snapshot->path,

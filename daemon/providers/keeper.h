@@ -10,9 +10,10 @@ struct keeper {
     const char *provider;
     const char *fault_create; /* name of the fault point behind the set's first snapshot */
     bool atomic;
-    bool sync;                /* syncfs in prepare: dirty data is written before the window, not in it */
+    bool sync; /* syncfs in prepare: dirty data is written before the window, not in it */
     /* Path of the place for this volume; -1 with the reason. */
-    int (*locate)(const struct provider_environment *env, const struct volume *volume, char ret[PATH_MAX], char reason[256]);
+    int (*locate)(const struct provider_environment *env, const struct volume *volume, char ret[PATH_MAX],
+                  char reason[256]);
     /* Make snapshot->id in the place from the open volume; fills bytes. What a failure leaves is removed by unmake. */
     int (*make)(const struct provider_environment *env, int volume_fd, const struct place *place,
                 struct provider_snapshot *snapshot, struct err *err);
@@ -25,7 +26,7 @@ int keeper_prepare(const struct keeper *keeper, const struct provider_environmen
                    size_t n, struct err *err);
 int keeper_create(const struct keeper *keeper, const struct provider_environment *env, struct provider_snapshot *set,
                   size_t n, struct err *err);
-int keeper_list(const struct keeper *keeper, const struct provider_environment *env, const struct volume *volumes, size_t n,
-                json_t **ret, struct err *err);
+int keeper_list(const struct keeper *keeper, const struct provider_environment *env, const struct volume *volumes,
+                size_t n, json_t **ret, struct err *err);
 int keeper_remove(const struct keeper *keeper, const struct provider_environment *env,
                   const struct provider_snapshot *snapshot, struct err *err);

@@ -50,8 +50,8 @@ int mark_check(const struct place *place, const char *provider, const char *node
     if (!mark)
         return errno == ENOENT ? 0 : mark_errno(place, id, errno, "read", err);
     if (!is_ours(mark, provider, node) || !str_eq(json_str(mark, "id", NULL), id))
-        return err_set(err, VSS_E_PROVIDER_VETO, NULL, "%s/%s carries the mark of provider %s on node %s", place->path, id,
-                       json_str(mark, "provider", "?"), json_str(mark, "node", "?"));
+        return err_set(err, VSS_E_PROVIDER_VETO, NULL, "%s/%s carries the mark of provider %s on node %s", place->path,
+                       id, json_str(mark, "provider", "?"), json_str(mark, "node", "?"));
     return 1;
 }
 
@@ -70,17 +70,17 @@ static int write_file(const struct place *place, const char *name, const char *t
     return fsync(fd) < 0 ? errno : 0;
 }
 
-int mark_write(const struct place *place, const char *provider, const char *node, const struct provider_snapshot *snapshot,
-               struct err *err)
+int mark_write(const struct place *place, const char *provider, const char *node,
+               const struct provider_snapshot *snapshot, struct err *err)
 {
     char name[NAME_SIZE], new_name[NAME_SIZE], created[CLOCK_RFC3339_SIZE];
     int r = mark_check(place, provider, node, snapshot->id, err);
     if (r)
         return r < 0 ? -1 : 0;
     AUTO_JSON json_t *mark =
-        json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "provider", provider, "node", node, "id", snapshot->id, "set_id",
-                  snapshot->set_id, "session_id", snapshot->session_id, "volume", snapshot->volume.path, "created",
-                  clock_rfc3339(clock_real_ms(), created));
+        json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "provider", provider, "node", node, "id", snapshot->id,
+                  "set_id", snapshot->set_id, "session_id", snapshot->session_id, "volume", snapshot->volume.path,
+                  "created", clock_rfc3339(clock_real_ms(), created));
     AUTO_FREE char *text = mark ? json_dumps(mark, JSON_COMPACT) : NULL;
     if (!text)
         return err_set(err, E_INVALIDARG, NULL, "volume of snapshot %s: its path is not UTF-8", snapshot->id);
@@ -137,9 +137,9 @@ static void list_one(const struct place *place, const char *name, const char *pr
     if (!mark)
         return;
     AUTO_FREE char *path = str_new("%s/%s", place->path, id);
-    json_t *item = json_pack("{s:s, s:s, s:s, s:s, s:s, s:b}", "id", id, "set_id", json_str(mark, "set_id", ""), "session_id",
-                             json_str(mark, "session_id", ""), "path", path, "volume", json_str(mark, "volume", ""),
-                             "present", has_tree(place, id));
+    json_t *item = json_pack("{s:s, s:s, s:s, s:s, s:s, s:b}", "id", id, "set_id", json_str(mark, "set_id", ""),
+                             "session_id", json_str(mark, "session_id", ""), "path", path, "volume",
+                             json_str(mark, "volume", ""), "present", has_tree(place, id));
     if (item)
         json_add(items, item);
 }

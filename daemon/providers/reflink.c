@@ -21,7 +21,8 @@ static void reflink_probe(const struct provider_environment *env, struct provide
     *ret = (struct provider_availability){.available = true}; /* every kernel that we run on has FICLONE */
 }
 
-/* Ask the file system itself (an XFS may have been made without reflink), with files that nobody ever sees. 0 or errno. */
+/* Ask the file system itself (an XFS may have been made without reflink), with files that nobody ever sees. 0 or errno.
+ */
 static int try_clone(const char *directory)
 {
     char block[4096] = {0};
@@ -32,7 +33,8 @@ static int try_clone(const char *directory)
     return ioctl(to, FICLONE, from) < 0 ? errno : 0;
 }
 
-static void reflink_match(const struct provider_environment *env, const struct volume *volume, struct provider_match *ret)
+static void reflink_match(const struct provider_environment *env, const struct volume *volume,
+                          struct provider_match *ret)
 {
     static const char *const types[] = {"xfs", "btrfs", "bcachefs", "ocfs2"};
     char place[PATH_MAX], directory[PATH_MAX];
@@ -86,12 +88,14 @@ static const struct keeper keeper = {.provider = "reflink",
                                      .make = reflink_make,
                                      .unmake = tree_unmake};
 
-static int reflink_prepare(const struct provider_environment *env, struct provider_snapshot *set, size_t n, struct err *err)
+static int reflink_prepare(const struct provider_environment *env, struct provider_snapshot *set, size_t n,
+                           struct err *err)
 {
     return keeper_prepare(&keeper, env, set, n, err);
 }
 
-static int reflink_create(const struct provider_environment *env, struct provider_snapshot *set, size_t n, struct err *err)
+static int reflink_create(const struct provider_environment *env, struct provider_snapshot *set, size_t n,
+                          struct err *err)
 {
     return keeper_create(&keeper, env, set, n, err);
 }
@@ -102,7 +106,8 @@ static int reflink_list(const struct provider_environment *env, const struct vol
     return keeper_list(&keeper, env, volumes, n, ret, err);
 }
 
-static int reflink_remove(const struct provider_environment *env, const struct provider_snapshot *snapshot, struct err *err)
+static int reflink_remove(const struct provider_environment *env, const struct provider_snapshot *snapshot,
+                          struct err *err)
 {
     return keeper_remove(&keeper, env, snapshot, err);
 }

@@ -17,11 +17,11 @@
 
 struct copy {
     struct tree_stats *stats;
-    struct dirchain into;      /* the copy's directories, in step with the walk's */
+    struct dirchain into; /* the copy's directories, in step with the walk's */
     int place_fd;
-    const char *name;          /* of the copy in place_fd */
+    const char *name; /* of the copy in place_fd */
     char links_name[NAME_MAX + 1];
-    int links_fd;              /* directory of one further name per hard-linked inode; -1 until the first */
+    int links_fd; /* directory of one further name per hard-linked inode; -1 until the first */
     bool clone;
 };
 
@@ -31,9 +31,10 @@ static int copy_errno(struct tree_walk *walk, const char *name, int errnum, cons
     tree_walk_where(walk, name, where, sizeof(where));
     if (errnum == ECANCELED)
         return err_set(err, VSS_S_ASYNC_CANCELLED, NULL, "%s: cancelled", where);
-    const char *hint = errnum == ENOTSUP ? "The file system of the copy cannot hold this; choose a staging directory on "
-                                           "another file system, or another provider."
-                                         : NULL;
+    const char *hint = errnum == ENOTSUP
+                           ? "The file system of the copy cannot hold this; choose a staging directory on "
+                             "another file system, or another provider."
+                           : NULL;
     return err_errno(err, provider_hresult(errnum), errnum, hint, "cannot %s %s", verb, where);
 }
 
@@ -52,7 +53,8 @@ static void links_entry(const struct statx *stat, char ret[80])
                stat->stx_btime.tv_nsec);
 }
 
-/* Gives name in the copy the inode that was copied before under another name. Returns 1 when done, 0 when it is the first, or -errno. */
+/* Gives name in the copy the inode that was copied before under another name. Returns 1 when done, 0 when it is the
+ * first, or -errno. */
 static int link_again(struct copy *copy, const char *name, const struct statx *stat)
 {
     char entry[80];
@@ -96,7 +98,8 @@ static int copy_regular(struct tree_walk *walk, int dirfd, const char *name, str
     if (!S_ISREG(stat.stx_mode) || stat.stx_mnt_id != listed->stx_mnt_id)
         return 0; /* replaced since it was listed */
     *listed = stat;
-    AUTO_FD int to = openat(dirchain_top(&copy->into), name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    AUTO_FD int to =
+        openat(dirchain_top(&copy->into), name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (to < 0)
         return copy_errno(walk, name, errno, "create the copy of", err);
     int r = copy->clone ? tree_data_clone(from, to)
@@ -123,7 +126,8 @@ static int copy_special(struct tree_walk *walk, int dirfd, const char *name, str
         target[length] = '\0';
         r = symlinkat(target, into, name) < 0 ? errno : 0;
     } else {
-        r = mknodat(into, name, (stat->stx_mode & S_IFMT) | 0600, makedev(stat->stx_rdev_major, stat->stx_rdev_minor)) < 0
+        r = mknodat(into, name, (stat->stx_mode & S_IFMT) | 0600, makedev(stat->stx_rdev_major, stat->stx_rdev_minor)) <
+                    0
                 ? errno
                 : 0;
     }
@@ -232,10 +236,11 @@ static int remove_leave(struct tree_walk *walk, int fd, int parent_fd, const cha
     if (parent_fd < 0)
         return 0;
     return unlinkat(parent_fd, name, AT_REMOVEDIR) < 0 && errno != ENOENT ? copy_errno(walk, name, errno, "remove", err)
-                                                                           : 0;
+                                                                          : 0;
 }
 
-static int remove_boundary(struct tree_walk *walk, int dirfd, const char *name, const struct statx *stat, struct err *err)
+static int remove_boundary(struct tree_walk *walk, int dirfd, const char *name, const struct statx *stat,
+                           struct err *err)
 {
     (void)dirfd;
     (void)stat;
@@ -289,7 +294,8 @@ static int measure_enter(struct tree_walk *walk, int fd, const char *name, const
     return 0;
 }
 
-static int measure_boundary(struct tree_walk *walk, int dirfd, const char *name, const struct statx *stat, struct err *err)
+static int measure_boundary(struct tree_walk *walk, int dirfd, const char *name, const struct statx *stat,
+                            struct err *err)
 {
     (void)dirfd;
     (void)stat;

@@ -9,10 +9,10 @@
 #include "providers/tree_walk.h"
 
 struct tree_stats {
-    int64_t files;        /* everything that is no directory */
+    int64_t files; /* everything that is no directory */
     int64_t directories;
-    int64_t bytes;        /* of regular files, as their sizes say */
-    json_t *nested;       /* escaped paths of mounts and subvolumes that were not entered; NULL = none. New reference. */
+    int64_t bytes;  /* of regular files, as their sizes say */
+    json_t *nested; /* escaped paths of mounts and subvolumes that were not entered; NULL = none. New reference. */
 };
 
 struct tree_job {
@@ -29,4 +29,5 @@ int tree_copy(const struct tree_job *job, int source_fd, const char *source, int
               struct tree_stats *ret, struct err *err);
 /* Removes the tree (and what a broken tree_copy left beside it); never crosses a mount. Gone already is success. */
 int tree_remove(int place_fd, const char *name, struct err *err);
-int tree_measure(const struct tree_job *job, int source_fd, const char *source, struct tree_stats *ret, struct err *err);
+int tree_measure(const struct tree_job *job, int source_fd, const char *source, struct tree_stats *ret,
+                 struct err *err);

@@ -14,10 +14,7 @@ static const struct {
     const char *prefix;
     bool privileged; /* only root may set it: left out without root */
 } namespaces[] = {
-    {"user.", false},
-    {"system.posix_acl_access", false},
-    {"system.posix_acl_default", false},
-    {"security.", true},
+    {"user.", false},   {"system.posix_acl_access", false}, {"system.posix_acl_default", false}, {"security.", true},
     {"trusted.", true},
 };
 

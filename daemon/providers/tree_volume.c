@@ -12,8 +12,7 @@ int tree_copy_volume(const struct provider_environment *env, int volume_fd, cons
     struct tree_stats stats = {0};
     size_t n = place_skips(env, &snapshot->volume, skip);
     skip[n++] = place->identity;
-    struct tree_job job = {
-        .cancelled = env->cancelled, .cancelled_arg = env->cancelled_arg, .skip = skip, .n_skip = n};
+    struct tree_job job = {.cancelled = env->cancelled, .cancelled_arg = env->cancelled_arg, .skip = skip, .n_skip = n};
     int r = tree_copy(&job, volume_fd, snapshot->volume.path, place->fd, snapshot->id, clone, &stats, err);
     json_decref(stats.nested); /* the planner has asked for them before: they are in the set or left out by name */
     snapshot->bytes = stats.bytes;

@@ -31,10 +31,17 @@ uint32_t provider_hresult(int errnum)
         int errnum;
         uint32_t hr;
     } rows[] = {
-        {ENOSPC, VSS_E_INSUFFICIENT_STORAGE}, {EDQUOT, VSS_E_INSUFFICIENT_STORAGE}, {EFBIG, VSS_E_INSUFFICIENT_STORAGE},
-        {ENOMEM, E_OUTOFMEMORY},              {EMFILE, E_OUTOFMEMORY},              {ENFILE, E_OUTOFMEMORY},
-        {EACCES, VSS_E_PROVIDER_VETO},        {EPERM, VSS_E_PROVIDER_VETO},         {EROFS, VSS_E_PROVIDER_VETO},
-        {ENOTSUP, VSS_E_PROVIDER_VETO},       {ECANCELED, VSS_S_ASYNC_CANCELLED},
+        {ENOSPC, VSS_E_INSUFFICIENT_STORAGE},
+        {EDQUOT, VSS_E_INSUFFICIENT_STORAGE},
+        {EFBIG, VSS_E_INSUFFICIENT_STORAGE},
+        {ENOMEM, E_OUTOFMEMORY},
+        {EMFILE, E_OUTOFMEMORY},
+        {ENFILE, E_OUTOFMEMORY},
+        {EACCES, VSS_E_PROVIDER_VETO},
+        {EPERM, VSS_E_PROVIDER_VETO},
+        {EROFS, VSS_E_PROVIDER_VETO},
+        {ENOTSUP, VSS_E_PROVIDER_VETO},
+        {ECANCELED, VSS_S_ASYNC_CANCELLED},
     };
     for (size_t i = 0; i < ELEMENTS(rows); i++)
         if (rows[i].errnum == errnum)
@@ -172,9 +179,8 @@ static bool is_boundary(const struct tree_walk *walk, const struct statx *stat)
 {
     /* A subvolume keeps the mount but changes the device. Only directories are judged by device: overlay file
      * systems report another device for files of a lower layer. */
-    return stat->stx_mnt_id != walk->mnt_id ||
-           (S_ISDIR(stat->stx_mode) &&
-            (stat->stx_dev_major != walk->dev_major || stat->stx_dev_minor != walk->dev_minor));
+    return stat->stx_mnt_id != walk->mnt_id || (S_ISDIR(stat->stx_mode) && (stat->stx_dev_major != walk->dev_major ||
+                                                                            stat->stx_dev_minor != walk->dev_minor));
 }
 
 static bool is_skipped(const struct tree_walk *walk, const struct statx *stat)
@@ -237,7 +243,8 @@ static int descend(struct tree_walk *walk, const char *name, struct err *err)
     struct statx stat;
     int parent = dirchain_top(&walk->chain);
     if (walk->unlock && faccessat(parent, name, R_OK | W_OK | X_OK, AT_EACCESS | AT_SYMLINK_NOFOLLOW) < 0)
-        (void)!fchmodat(parent, name, 0700, 0); /* our own copy, in a directory that only we can write; openat tells if it did not help */
+        (void)!fchmodat(parent, name, 0700,
+                        0); /* our own copy, in a directory that only we can write; openat tells if it did not help */
     AUTO_FD int fd = openat(parent, name, OPEN_DIRECTORY);
     if (fd < 0) /* replaced by a file or gone since it was listed: it is not part of the tree any more */
         return errno == ENOENT || errno == ENOTDIR || errno == ELOOP ? 0 : walk_errno(walk, name, errno, "open", err);

@@ -19,14 +19,15 @@ struct dirchain {
         int fd; /* -1: closed to save descriptors */
         uint64_t ino;
         uint32_t dev_major, dev_minor;
-    } *levels;
+    } * levels;
     size_t n, room;
 };
 /* Takes fd. Returns 0 or an errno value. */
 int dirchain_push(struct dirchain *chain, int fd);
 /* Descriptor of the deepest level, owned by the chain. */
 int dirchain_top(const struct dirchain *chain);
-/* Closes the deepest level. Returns 0, or an errno value when the parent cannot be opened again (ESTALE: it was moved). */
+/* Closes the deepest level. Returns 0, or an errno value when the parent cannot be opened again (ESTALE: it was moved).
+ */
 int dirchain_pop(struct dirchain *chain);
 void dirchain_clear(struct dirchain *chain);
 
@@ -50,12 +51,12 @@ struct tree_visitor {
 
 struct tree_walk {
     const struct tree_visitor *visitor;
-    void *arg;                        /* the visitor's own */
-    bool (*cancelled)(void *arg);     /* NULL = never */
+    void *arg;                    /* the visitor's own */
+    bool (*cancelled)(void *arg); /* NULL = never */
     void *cancelled_arg;
     const struct tree_identity *skip;
     size_t n_skip;
-    bool unlock;                      /* make directories accessible to us before opening (removal) */
+    bool unlock; /* make directories accessible to us before opening (removal) */
     /* the walk's own */
     struct dirchain chain;
     struct tree_level *levels;
@@ -66,8 +67,8 @@ struct tree_walk {
     uint32_t dev_major, dev_minor;
 };
 
-/* Walks the tree of the directory root_fd (stays the caller's; `root` is its path, for messages). What vanishes while the
- * tree is read is left out. Cancelled: VSS_S_ASYNC_CANCELLED. */
+/* Walks the tree of the directory root_fd (stays the caller's; `root` is its path, for messages). What vanishes while
+ * the tree is read is left out. Cancelled: VSS_S_ASYNC_CANCELLED. */
 int tree_walk_run(struct tree_walk *walk, int root_fd, const char *root, struct err *err);
 /* Has the caller been cancelled? Fills err then. */
 int tree_walk_poll(struct tree_walk *walk, struct err *err);

@@ -45,8 +45,8 @@ struct libmnt_fs *mounts_next(struct libmnt_table *table, struct libmnt_fs *fs)
 struct libmnt_fs *mounts_by_id(struct libmnt_table *table, uint64_t mount_id)
 {
     MOUNTS_EACH(table, fs)
-        if ((uint64_t)mnt_fs_get_id(fs) == mount_id)
-            return fs;
+    if ((uint64_t)mnt_fs_get_id(fs) == mount_id)
+        return fs;
     return NULL;
 }
 
@@ -167,8 +167,8 @@ int volumes_nested(const char *path, json_t **ret, struct err *err)
     if (statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, TREE_STATX, &stat) < 0)
         return err_errno(err, VSS_E_OBJECT_NOT_FOUND, errno, NULL, "%.500s", path);
     MOUNTS_EACH(mounts, fs)
-        if (holds_files(fs))
-            add_nested(paths, path, mnt_fs_get_target(fs));
+    if (holds_files(fs))
+        add_nested(paths, path, mnt_fs_get_target(fs));
     struct libmnt_fs *own = mounts_by_id(mounts, stat.stx_mnt_id);
     if (own && str_eq(mnt_fs_get_fstype(own), "btrfs")) {
         subvolume_of(path, mnt_fs_get_target(own), top);

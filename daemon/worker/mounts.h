@@ -7,8 +7,7 @@
 #include "base/err.h"
 
 #define AUTO_MOUNTS __attribute__((cleanup(mounts_cleanup)))
-#define MOUNTS_EACH(table, fs)                                                                                                \
-    for (struct libmnt_fs *fs = mounts_next(table, NULL); fs; fs = mounts_next(table, fs))
+#define MOUNTS_EACH(table, fs) for (struct libmnt_fs *fs = mounts_next(table, NULL); fs; fs = mounts_next(table, fs))
 
 /* /proc/self/mountinfo; NULL with err. */
 struct libmnt_table *mounts_read(struct err *err);

@@ -26,8 +26,8 @@ static int check_path(const char *path, struct err *err)
     if (!realpath(path, resolved))
         return err_errno(err, errno == EACCES ? E_ACCESSDENIED : VSS_E_OBJECT_NOT_FOUND, errno, NULL, "%.500s", path);
     if (!str_eq(path, resolved))
-        return err_set(err, E_INVALIDARG, "Give the path that it leads to.", "%.300s leads through a symbolic link to %.300s",
-                       path, resolved);
+        return err_set(err, E_INVALIDARG, "Give the path that it leads to.",
+                       "%.300s leads through a symbolic link to %.300s", path, resolved);
     return 0;
 }
 
@@ -42,8 +42,8 @@ static void name_superblock(const char *path, const char *fs_type, dev_t device,
         return;
     }
     const uint8_t *u = info.fsid;
-    str_format(ret, 64, "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", u[0], u[1], u[2], u[3], u[4],
-               u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14], u[15]);
+    str_format(ret, 64, "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", u[0], u[1], u[2], u[3],
+               u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14], u[15]);
 }
 
 static void fill_from_mount(struct libmnt_fs *fs, const char *path, struct volume *ret)
@@ -68,7 +68,8 @@ static int find_mount(const char *path, struct volume *ret, struct err *err)
         return err_errno(err, VSS_E_OBJECT_NOT_FOUND, errno, NULL, "%.500s", path);
     struct libmnt_fs *fs = mounts_by_id(mounts, stat.stx_mnt_id);
     if (!fs)
-        return err_set(err, VSS_E_VOLUME_NOT_SUPPORTED, NULL, "%.500s lies on a mount that this process cannot see", path);
+        return err_set(err, VSS_E_VOLUME_NOT_SUPPORTED, NULL, "%.500s lies on a mount that this process cannot see",
+                       path);
     fill_from_mount(fs, path, ret);
     return 0;
 }
@@ -101,7 +102,8 @@ static const struct provider *best_provider(const struct provider_environment *e
         }
         size_t length = strlen(ret_why);
         if (match.score == 0)
-            str_format(ret_why + length, size - length, "%s%s: %s", length ? "; " : "", providers_all[i]->name, match.reason);
+            str_format(ret_why + length, size - length, "%s%s: %s", length ? "; " : "", providers_all[i]->name,
+                       match.reason);
     }
     return best;
 }
@@ -122,8 +124,9 @@ int volumes_resolve(const struct provider_environment *env, const char *path, co
     if (chosen) {
         ask(chosen, env, ret_volume, &match);
         if (match.score == 0)
-            return err_set(err, VSS_E_VOLUME_NOT_SUPPORTED_BY_PROVIDER, "Leave the provider out to get the best one that fits.",
-                           "%.300s: provider %s: %s", path, provider, match.reason);
+            return err_set(err, VSS_E_VOLUME_NOT_SUPPORTED_BY_PROVIDER,
+                           "Leave the provider out to get the best one that fits.", "%.300s: provider %s: %s", path,
+                           provider, match.reason);
     } else {
         char why[600];
         chosen = best_provider(env, ret_volume, &match, why, sizeof(why));
@@ -149,9 +152,9 @@ int volumes_list(const struct provider_environment *env, json_t **ret, struct er
         tree_escape(path, sizeof(path), provider ? match.volume : volumes[i].path);
         tree_escape(mount_point, sizeof(mount_point), volumes[i].mount_point);
         tree_escape(source, sizeof(source), volumes[i].source);
-        json_t *item = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s?, s:s}", "path", path, "mount_point", mount_point, "fs_type",
-                                 volumes[i].fs_type, "source", source, "superblock", volumes[i].superblock, "provider",
-                                 provider ? provider->name : NULL, "reason", why);
+        json_t *item = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s?, s:s}", "path", path, "mount_point", mount_point,
+                                 "fs_type", volumes[i].fs_type, "source", source, "superblock", volumes[i].superblock,
+                                 "provider", provider ? provider->name : NULL, "reason", why);
         if (item)
             json_add(items, item);
     }
@@ -167,8 +170,8 @@ int volumes_mounted(struct volume **ret, size_t *ret_n, struct err *err)
     struct volume *volumes = mem_new((size_t)(mnt_table_get_nents(mounts) + 1) * sizeof(*volumes));
     size_t n = 0;
     MOUNTS_EACH(mounts, fs)
-        if (mounts_is_real(fs) && mounts_is_visible(fs))
-            fill_from_mount(fs, mnt_fs_get_target(fs), &volumes[n++]);
+    if (mounts_is_real(fs) && mounts_is_visible(fs))
+        fill_from_mount(fs, mnt_fs_get_target(fs), &volumes[n++]);
     *ret = volumes;
     *ret_n = n;
     return 0;
@@ -194,7 +197,8 @@ int volumes_fact_init(const struct provider_environment *env, const char *path, 
     struct provider_plan plan = {0};
     *ret = (struct volumes_fact){0};
     if (volumes_resolve(env, path, provider, &ret->volume, &ret->provider, &why) < 0) {
-        if (why.hr != (uint32_t)VSS_E_VOLUME_NOT_SUPPORTED && why.hr != (uint32_t)VSS_E_VOLUME_NOT_SUPPORTED_BY_PROVIDER) {
+        if (why.hr != (uint32_t)VSS_E_VOLUME_NOT_SUPPORTED &&
+            why.hr != (uint32_t)VSS_E_VOLUME_NOT_SUPPORTED_BY_PROVIDER) {
             if (err)
                 *err = why;
             return -1;

@@ -1,5 +1,6 @@
 #pragma once
-/* From paths to volumes and providers: what AddToSnapshotSet, GET /volumes and the planner need to know of this host. */
+/* From paths to volumes and providers: what AddToSnapshotSet, GET /volumes and the planner need to know of this host.
+ */
 #include <jansson.h>
 #include <stddef.h>
 
@@ -11,15 +12,18 @@
  * The answer's volume.path is what the provider snapshots: the subvolume (btrfs), the directory (reflink, copy; a
  * file's parent directory). Errors are those of AddToSnapshotSet: E_INVALIDARG (not canonical, or through a symbolic
  * link), VSS_E_OBJECT_NOT_FOUND (no such path), VSS_E_PROVIDER_NOT_REGISTERED, VSS_E_VOLUME_NOT_SUPPORTED (with every
- * provider's reason), VSS_E_VOLUME_NOT_SUPPORTED_BY_PROVIDER. When only no provider fits, ret_volume is filled all the same. */
+ * provider's reason), VSS_E_VOLUME_NOT_SUPPORTED_BY_PROVIDER. When only no provider fits, ret_volume is filled all the
+ * same. */
 int volumes_resolve(const struct provider_environment *env, const char *path, const char *provider,
                     struct volume *ret_volume, const struct provider **ret_provider, struct err *err);
 
 /* Mount points and btrfs subvolumes beneath path (not path itself), canonical, sorted: a new JSON array of strings.
- * Our own snapshots (`.quiesced`) do not count, nor do views of the kernel (proc, sysfs). Bytes that are no UTF-8 are written as \xNN. */
+ * Our own snapshots (`.quiesced`) do not count, nor do views of the kernel (proc, sysfs). Bytes that are no UTF-8 are
+ * written as \xNN. */
 int volumes_nested(const char *path, json_t **ret, struct err *err);
 
-/* GET /volumes: mounted real file systems: array of {"path","mount_point","fs_type","source","superblock","provider"|null,"reason"}. */
+/* GET /volumes: mounted real file systems: array of
+ * {"path","mount_point","fs_type","source","superblock","provider"|null,"reason"}. */
 int volumes_list(const struct provider_environment *env, json_t **ret, struct err *err);
 
 /* The same mounts as an array (free it): what provider->list wants when orphans are searched. */
@@ -30,9 +34,9 @@ struct volumes_fact {
     struct volume volume;
     const struct provider *provider; /* NULL when none fits */
     json_t *nested;
-    const char **nested_paths;       /* views into nested */
+    const char **nested_paths; /* views into nested */
     char reason[768];
-    struct planner_volume planner;   /* views into this struct: it must not move */
+    struct planner_volume planner; /* views into this struct: it must not move */
 };
 /* Resolve path and fill the fact. A path without provider is no failure here (planner.provider is NULL: the planner
  * refuses it with the reason); a path that does not exist or is not canonical is. */

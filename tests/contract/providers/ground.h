@@ -21,11 +21,11 @@
 extern char **environ;
 
 struct ground {
-    char base[64];            /* /tmp/quiesced-ground-XXXXXX */
+    char base[64]; /* /tmp/quiesced-ground-XXXXXX */
     char staging[128];
     char btrfs[128], xfs[128]; /* mount points; "" when not mounted */
-    char plain[128];          /* a directory of the temporary file system */
-    char why[256];            /* why there are no loop mounts, or "" */
+    char plain[128];           /* a directory of the temporary file system */
+    char why[256];             /* why there are no loop mounts, or "" */
 };
 
 static inline int ground_run(const char *const *argv)
@@ -60,7 +60,8 @@ static inline bool ground_loop(struct ground *ground, const char *type, char ret
     if (made)
         return true;
     size_t at = strlen(ground->why);
-    str_format(ground->why + at, sizeof(ground->why) - at, "%scannot make and mount a loop image of %s", at ? "; " : "", type);
+    str_format(ground->why + at, sizeof(ground->why) - at, "%scannot make and mount a loop image of %s", at ? "; " : "",
+               type);
     ret[0] = '\0';
     return false;
 }
@@ -93,5 +94,6 @@ static inline void ground_close(struct ground *ground)
         umount2(ground->btrfs, MNT_DETACH);
     if (*ground->xfs)
         umount2(ground->xfs, MNT_DETACH);
-    ground_run((const char *const[]){"rm", "-rf", "--one-file-system", ground->base, NULL}); /* however deep a failed test left it */
+    ground_run((const char *const[]){"rm", "-rf", "--one-file-system", ground->base,
+                                     NULL}); /* however deep a failed test left it */
 }

@@ -194,7 +194,8 @@ static void a_tree_of_300_levels_is_carried_and_removed(void **state)
     AUTO_FD int dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     for (int i = 0; i < 300; i++) {
         assert_int_equal(mkdirat(dir, "a-directory-with-a-name-that-makes-the-path-longer-than-any-buffer", 0755), 0);
-        int next = openat(dir, "a-directory-with-a-name-that-makes-the-path-longer-than-any-buffer", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        int next = openat(dir, "a-directory-with-a-name-that-makes-the-path-longer-than-any-buffer",
+                          O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         assert_true(next >= 0);
         close(dir);
         dir = next;
@@ -204,7 +205,9 @@ static void a_tree_of_300_levels_is_carried_and_removed(void **state)
     assert_ok(create(provider, &snapshot, 1, &err), &err);
     int depth = 0;
     AUTO_FD int at = open(snapshot.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    for (int next; (next = openat(at, "a-directory-with-a-name-that-makes-the-path-longer-than-any-buffer", O_RDONLY | O_DIRECTORY | O_CLOEXEC)) >= 0; depth++) {
+    for (int next; (next = openat(at, "a-directory-with-a-name-that-makes-the-path-longer-than-any-buffer",
+                                  O_RDONLY | O_DIRECTORY | O_CLOEXEC)) >= 0;
+         depth++) {
         close(at);
         at = next;
     }
@@ -380,6 +383,29 @@ static void an_orphan_is_found_and_removed_without_its_volume(void **state)
     drop(provider, &orphan);
 }
 
+static void nobody_else_can_reach_a_snapshot(void **state)
+{
+    const struct place_case *c = *state;
+    const struct provider *provider = provider_by_name(c->provider);
+    char path[PATH_MAX], place[PATH_MAX];
+    struct err err = {0};
+    struct stat stat_of;
+    const char *top = top_of(c);
+    if (!top)
+        skip();
+    make_volume(c, top, "private", path);
+    struct provider_snapshot snapshot = snapshot_of(c, top, path);
+    assert_int_equal(chmod(ground.staging, 0711), 0); /* writers pass through it to their own folders */
+    assert_ok(create(provider, &snapshot, 1, &err), &err);
+    str_copy(place, sizeof(place), snapshot.path);
+    *strrchr(place, '/') = '\0';
+    assert_int_equal(stat(place, &stat_of), 0);
+    assert_int_equal(stat_of.st_mode & 07777, 0700);
+    assert_int_equal(stat_of.st_uid, geteuid());
+    drop(provider, &snapshot);
+    remove_volume(path);
+}
+
 static void a_prepared_set_that_is_given_up_leaves_no_mark(void **state)
 {
     const struct place_case *c = *state;
@@ -411,7 +437,8 @@ static void the_top_of_the_mount_is_captured_without_our_own_snapshots(void **st
     if (!top)
         skip();
     if (c->atomic) {
-        print_message("skipped: a btrfs snapshot shows the place of snapshots as the directory it is; movers leave it out\n");
+        print_message(
+            "skipped: a btrfs snapshot shows the place of snapshots as the directory it is; movers leave it out\n");
         skip();
     }
     for (size_t i = 0; i < 2; i++) {
@@ -494,9 +521,7 @@ static void a_foreign_directory_in_the_place_of_ours_is_refused(void **state)
     }
     make_volume(c, top, "foreign", path);
     struct provider_snapshot snapshot = snapshot_of(c, top, path);
-    str_format(place, sizeof(place), "%s", str_eq(c->provider, "copy") ? ground.staging : top);
-    if (!str_eq(c->provider, "copy"))
-        str_format(place, sizeof(place), "%s/.quiesced", top);
+    str_format(place, sizeof(place), "%s/.quiesced", str_eq(c->provider, "copy") ? ground.staging : top);
     mkdir(place, 0700);
     assert_int_equal(chown(place, 65534, 65534), 0);
     assert_int_equal(create(provider, &snapshot, 1, &err), -1);
@@ -514,7 +539,8 @@ static int life_of_a_plain_user(const char *home)
     struct place_case c = {"copy", "plain", false};
     str_format(data, sizeof(data), "%s/data", home);
     str_format(staging, sizeof(staging), "%s/staging", home);
-    if (setgroups(0, NULL) < 0 || setgid(65534) < 0 || setuid(65534) < 0 || mkdir(data, 0755) < 0 || mkdir(staging, 0700) < 0)
+    if (setgroups(0, NULL) < 0 || setgid(65534) < 0 || setuid(65534) < 0 || mkdir(data, 0755) < 0 ||
+        mkdir(staging, 0700) < 0)
         return 1;
     str_copy(ground.staging, sizeof(ground.staging), staging);
     if (sample_make(data, false) < 0)
@@ -594,8 +620,8 @@ static int close_ground(void **state)
 }
 
 static struct place_case cases[] = {
-    {"btrfs", "btrfs", true},  {"reflink", "btrfs", false}, {"reflink", "xfs", false},
-    {"copy", "btrfs", false},  {"copy", "xfs", false},      {"copy", "plain", false},
+    {"btrfs", "btrfs", true}, {"reflink", "btrfs", false}, {"reflink", "xfs", false},
+    {"copy", "btrfs", false}, {"copy", "xfs", false},      {"copy", "plain", false},
 };
 
 static const struct {
@@ -606,14 +632,17 @@ static const struct {
     {"a snapshot keeps every attribute and does not change with its source",
      a_snapshot_keeps_every_attribute_and_does_not_change_with_its_source},
     {"a tree of 300 levels is carried and removed", a_tree_of_300_levels_is_carried_and_removed},
-    {"a set that fails behind its first volume leaves nothing", a_set_that_fails_behind_its_first_volume_leaves_nothing},
+    {"a set that fails behind its first volume leaves nothing",
+     a_set_that_fails_behind_its_first_volume_leaves_nothing},
     {"a set of which one volume is gone leaves nothing", a_set_of_which_one_volume_is_gone_leaves_nothing},
     {"a cancelled set leaves nothing", a_cancelled_set_leaves_nothing},
     {"what does not carry our mark is not removed", what_does_not_carry_our_mark_is_not_removed},
     {"an existing snapshot is never replaced", an_existing_snapshot_is_never_replaced},
     {"an orphan is found and removed without its volume", an_orphan_is_found_and_removed_without_its_volume},
+    {"nobody else can reach a snapshot", nobody_else_can_reach_a_snapshot},
     {"a prepared set that is given up leaves no mark", a_prepared_set_that_is_given_up_leaves_no_mark},
-    {"the top of the mount is captured without our own snapshots", the_top_of_the_mount_is_captured_without_our_own_snapshots},
+    {"the top of the mount is captured without our own snapshots",
+     the_top_of_the_mount_is_captured_without_our_own_snapshots},
     {"a mount beneath the source is not entered", a_mount_beneath_the_source_is_not_entered},
     {"the plan says whether it is one instant", the_plan_says_whether_it_is_one_instant},
     {"a foreign directory in the place of ours is refused", a_foreign_directory_in_the_place_of_ours_is_refused},
@@ -630,9 +659,10 @@ int main(void)
     static char titles[N][160];
     for (size_t i = 0; i < N; i++) {
         struct place_case *c = &cases[i / ELEMENTS(checks)];
-        str_format(titles[i], sizeof(titles[i]), "%s on %s: %s", c->provider, c->where, checks[i % ELEMENTS(checks)].title);
-        tests[SINGLE + i] = (struct CMUnitTest){
-            .name = titles[i], .test_func = checks[i % ELEMENTS(checks)].test, .initial_state = c};
+        str_format(titles[i], sizeof(titles[i]), "%s on %s: %s", c->provider, c->where,
+                   checks[i % ELEMENTS(checks)].title);
+        tests[SINGLE + i] =
+            (struct CMUnitTest){.name = titles[i], .test_func = checks[i % ELEMENTS(checks)].test, .initial_state = c};
     }
     return cmocka_run_group_tests_name("providers", tests, open_ground, close_ground);
 }

@@ -24,14 +24,15 @@ static inline int sample_file(int dir, const char *name, const char *text, mode_
 }
 
 /* user::rw-, user:65534:rw-, group::r--, mask::rw-, other::--- as the kernel stores it. */
-static const unsigned char sample_acl[] = {2, 0, 0, 0, 1, 0,    6,    0,    255,  255, 255, 255, 2, 0,   6,   0,   254, 255,
-                                           0, 0, 4, 0, 4, 0,    255,  255,  255,  255, 16,  0,   6, 0,   255, 255, 255, 255,
-                                           32, 0, 0, 0, 255, 255, 255, 255};
+static const unsigned char sample_acl[] = {2, 0,   0,   0,   1,   0,   6,  0, 255, 255, 255, 255, 2,   0,  6,
+                                           0, 254, 255, 0,   0,   4,   0,  4, 0,   255, 255, 255, 255, 16, 0,
+                                           6, 0,   255, 255, 255, 255, 32, 0, 0,   0,   255, 255, 255, 255};
 
 static inline int sample_sparse(int dir)
 {
     AUTO_FD int fd = openat(dir, "sparse", O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
-    return fd < 0 || pwrite(fd, "begin", 5, 0) < 0 || pwrite(fd, "middle", 6, 4 << 20) < 0 || ftruncate(fd, 16 << 20) < 0
+    return fd < 0 || pwrite(fd, "begin", 5, 0) < 0 || pwrite(fd, "middle", 6, 4 << 20) < 0 ||
+                   ftruncate(fd, 16 << 20) < 0
                ? -1
                : 0;
 }
@@ -52,7 +53,8 @@ static inline int sample_big(int dir)
 static inline int sample_make(const char *path, bool attributes)
 {
     bool root = geteuid() == 0;
-    struct timespec old[2] = {{.tv_sec = 1000000000, .tv_nsec = 123456789}, {.tv_sec = 1100000000, .tv_nsec = 987654321}};
+    struct timespec old[2] = {{.tv_sec = 1000000000, .tv_nsec = 123456789},
+                              {.tv_sec = 1100000000, .tv_nsec = 987654321}};
     AUTO_FD int dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     int r = dir < 0;
     r |= sample_file(dir, "plain", "hello", 0640) | sample_file(dir, "empty", "", 0444);
@@ -61,14 +63,17 @@ static inline int sample_make(const char *path, bool attributes)
     r |= sample_sparse(dir) | sample_big(dir);
     r |= symlinkat("plain", dir, "link") | symlinkat("/nowhere/\xff", dir, "dangling") | mkfifoat(dir, "fifo", 0620);
     r |= mkdirat(dir, "sub", 0700) | mkdirat(dir, "sub/locked", 0500 | S_ISVTX) | mkdirat(dir, "sub/setgid", 02775);
-    r |= fchmodat(dir, "sub/setgid", 02775, 0) | linkat(dir, "plain", dir, "sub/same", 0) | linkat(dir, "big", dir, "sub/big", 0);
+    r |= fchmodat(dir, "sub/setgid", 02775, 0) | linkat(dir, "plain", dir, "sub/same", 0) |
+         linkat(dir, "big", dir, "sub/big", 0);
     r |= linkat(dir, "fifo", dir, "sub/fifo", 0) | sample_file(dir, "sub/setgid/inner", "inner", 0600);
     if (attributes) {
         char attribute[PATH_MAX];
         str_format(attribute, sizeof(attribute), "%s/plain", path);
-        r |= setxattr(attribute, "user.note", "a\0b", 3, 0) | setxattr(attribute, "system.posix_acl_access", sample_acl, sizeof(sample_acl), 0);
+        r |= setxattr(attribute, "user.note", "a\0b", 3, 0) |
+             setxattr(attribute, "system.posix_acl_access", sample_acl, sizeof(sample_acl), 0);
         str_format(attribute, sizeof(attribute), "%s/sub", path);
-        r |= setxattr(attribute, "user.dir", "d", 1, 0) | setxattr(attribute, "system.posix_acl_default", sample_acl, sizeof(sample_acl), 0);
+        r |= setxattr(attribute, "user.dir", "d", 1, 0) |
+             setxattr(attribute, "system.posix_acl_default", sample_acl, sizeof(sample_acl), 0);
         if (root)
             r |= setxattr(attribute, "trusted.t", "t", 1, 0);
     }
@@ -77,7 +82,8 @@ static inline int sample_make(const char *path, bool attributes)
         r |= fchownat(dir, "sub/setgid", 1, 2, 0) | fchmodat(dir, "sub/setgid", 02775, 0);
         r |= mknodat(dir, "device", S_IFCHR | 0600, makedev(1, 3));
     }
-    r |= utimensat(dir, "plain", old, 0) | utimensat(dir, "link", old, AT_SYMLINK_NOFOLLOW) | utimensat(dir, "fifo", old, 0);
+    r |= utimensat(dir, "plain", old, 0) | utimensat(dir, "link", old, AT_SYMLINK_NOFOLLOW) |
+         utimensat(dir, "fifo", old, 0);
     r |= utimensat(dir, "sub/locked", old, 0) | utimensat(dir, "sub", old, 0);
     return r ? -1 : 0;
 }

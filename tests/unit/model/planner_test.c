@@ -22,7 +22,8 @@ static const struct planner_volume host[] = {
     [DATA_X] = {"/x/data", "/x", "xfs", "7:1", "reflink", NULL, false, PLANNER_FREEZE_FORBIDDEN, 100, NULL, 0},
     [WAL_X] = {"/x/wal", "/x", "xfs", "7:1", "reflink", NULL, false, PLANNER_FREEZE_FORBIDDEN, 10, NULL, 0},
     [INNER_X] = {"/x/data/inner", "/x", "xfs", "7:1", "reflink", NULL, false, PLANNER_FREEZE_FORBIDDEN, 5, NULL, 0},
-    [TMP] = {"/run/app", "/run", "tmpfs", "0:25", NULL, "no provider keeps tmpfs", false, PLANNER_FREEZE_NOT_NEEDED, 0, NULL, 0},
+    [TMP] = {"/run/app", "/run", "tmpfs", "0:25", NULL, "no provider keeps tmpfs", false, PLANNER_FREEZE_NOT_NEEDED, 0,
+             NULL, 0},
     [PROC] = {"/proc/sys", "/proc", "proc", "0:4", "copy", NULL, false, PLANNER_FREEZE_NOT_NEEDED, 1, NULL, 0},
     [EXT] = {"/x", "/x", "xfs", "7:1", "external", NULL, true, PLANNER_FREEZE_WANTED, 30, NULL, 0},
     [SRV_COPY] = {"/srv/etc", "/srv", "btrfs", "uuid-1", "copy", NULL, false, PLANNER_FREEZE_NOT_NEEDED, 900, NULL, 0},
@@ -178,7 +179,8 @@ static void the_kernels_views_are_refused_and_a_network_file_system_is_copied(vo
 static void a_freeze_beside_a_reflink_on_one_superblock_is_refused(void **state)
 {
     (void)state;
-    const struct planner_need needs[] = {plain("/x/wal", WAL_X), plain("/x", EXT)}, alone[] = {plain("/x", EXT), plain("/x/b", EXT)};
+    const struct planner_need needs[] = {plain("/x/wal", WAL_X), plain("/x", EXT)},
+                              alone[] = {plain("/x", EXT), plain("/x/b", EXT)};
     struct planner_plan made = PLAN(needs);
     assert_outcome(&made, "fifreeze-with-btrfs-or-reflink same-superblock-twice", "");
     made = PLAN(alone);
@@ -198,7 +200,8 @@ static void one_tree_by_two_providers_is_refused(void **state)
 static void a_database_without_hold_or_log_must_lie_on_one_volume(void **state)
 {
     (void)state;
-    const struct planner_need needs[] = {database("/srv/pg", SRV, PLANNER_HOLD_NONE), database("/srv/var/wal", VAR, PLANNER_HOLD_NONE)};
+    const struct planner_need needs[] = {database("/srv/pg", SRV, PLANNER_HOLD_NONE),
+                                         database("/srv/var/wal", VAR, PLANNER_HOLD_NONE)};
     const struct planner_need by_file[] = {database("/x/data", DATA_X, PLANNER_HOLD_NONE)};
     struct planner_plan made = PLAN(needs);
     assert_outcome(&made, "split-database", "");
@@ -209,7 +212,8 @@ static void a_database_without_hold_or_log_must_lie_on_one_volume(void **state)
 static void a_database_with_its_log_may_be_split_with_a_warning(void **state)
 {
     (void)state;
-    const struct planner_need needs[] = {database("/srv/pg", SRV, PLANNER_HOLD_LOG), database("/srv/var/wal", VAR, PLANNER_HOLD_LOG),
+    const struct planner_need needs[] = {database("/srv/pg", SRV, PLANNER_HOLD_LOG),
+                                         database("/srv/var/wal", VAR, PLANNER_HOLD_LOG),
                                          database("/x/data", DATA_X, PLANNER_HOLD_LOG)};
     const struct planner_need atomic[] = {database("/srv/pg", SRV, PLANNER_HOLD_LOG)};
     struct planner_plan made = PLAN(needs);
@@ -221,7 +225,8 @@ static void a_database_with_its_log_may_be_split_with_a_warning(void **state)
 static void a_writer_that_holds_its_writes_may_lie_anywhere(void **state)
 {
     (void)state;
-    const struct planner_need needs[] = {database("/srv/app", SRV, PLANNER_HOLD_WRITES), database("/x/data", DATA_X, PLANNER_HOLD_WRITES)};
+    const struct planner_need needs[] = {database("/srv/app", SRV, PLANNER_HOLD_WRITES),
+                                         database("/x/data", DATA_X, PLANNER_HOLD_WRITES)};
     struct planner_plan made = PLAN(needs);
     assert_outcome(&made, "", "");
 }
@@ -230,7 +235,8 @@ static void a_repository_beneath_a_source_is_refused_unless_excluded(void **stat
 {
     (void)state;
     const struct planner_need needs[] = {plain("/x/data", DATA_X)};
-    static const char *const repositories[] = {"/x/data/backups", "/x/wal/backups"}, *const excludes[] = {"/x/data/backups"};
+    static const char *const repositories[] = {"/x/data/backups", "/x/wal/backups"}, *const excludes[] = {
+                                                                                         "/x/data/backups"};
     struct planner_plan made = PLAN(needs, .repositories = repositories, .n_repositories = 2);
     assert_outcome(&made, "repository-beneath-source", "");
     made = PLAN(needs, .repositories = repositories, .n_repositories = 2, .excludes = excludes, .n_excludes = 1);

@@ -119,7 +119,8 @@ static void a_bind_mount_and_another_subvolume_share_their_superblock(void **sta
     assert_int_equal(btrfs_util_create_subvolume(subvolume, 0, NULL, NULL), BTRFS_UTIL_OK);
     assert_int_equal(mkdir(bind, 0755), 0);
     assert_int_equal(mount(subvolume, bind, NULL, MS_BIND, NULL), 0);
-    int r = volumes_resolve(&env, bind, NULL, &one, &found, &err) | volumes_resolve(&env, ground.btrfs, NULL, &two, &found, &err);
+    int r = volumes_resolve(&env, bind, NULL, &one, &found, &err) |
+            volumes_resolve(&env, ground.btrfs, NULL, &two, &found, &err);
     umount2(bind, MNT_DETACH);
     assert_int_equal(r, 0);
     assert_string_equal(one.superblock, two.superblock);
