@@ -15,8 +15,8 @@
 
 struct entry {
     enum auth_kind kind;
-    bool own;                  /* certificate: of our own CA, else of tls.client_ca */
-    uint8_t digest[HASH_SIZE]; /* token */
+    bool own;                     /* certificate: of our own CA, else of tls.client_ca */
+    uint8_t digest[HASH_SIZE];    /* token */
     char name[PREFACE_NAME_SIZE]; /* certificate: without OWN_NAME */
     struct principal principal;
 };
@@ -124,7 +124,8 @@ static const struct entry *by_certificate(const struct auth *auth, const struct 
     return NULL;
 }
 
-enum auth_kind auth_check(const struct auth *auth, const struct preface *preface, const char *authorization, struct principal *ret)
+enum auth_kind auth_check(const struct auth *auth, const struct preface *preface, const char *authorization,
+                          struct principal *ret)
 {
     const struct entry *entry = NULL;
 

@@ -12,8 +12,9 @@
 #include "base/log.h"
 #include "base/str.h"
 
-/* A refused request's body up to this size is read and dropped, so that the connection can go on; beyond it the connection is
- * closed: 64 KiB is what a socket buffer holds anyway, 1 MiB bounds chunked ones, which cannot be answered before their end. */
+/* A refused request's body up to this size is read and dropped, so that the connection can go on; beyond it the
+ * connection is closed: 64 KiB is what a socket buffer holds anyway, 1 MiB bounds chunked ones, which cannot be
+ * answered before their end. */
 enum { SWALLOW_DECLARED = 64 * 1024, SWALLOW_CHUNKED = 1024 * 1024 };
 
 struct exchange *exchange_ref(struct exchange *exchange)
@@ -42,7 +43,8 @@ void exchange_send(struct exchange *exchange)
         return;
     exchange->sent = true;
     const struct log_context context = {.request_id = exchange->request_id};
-    log_line(LOG_LEVEL_DEBUG, &context, "%s %s: %d", http_method(exchange->http), exchange->instance, exchange->reply.status);
+    log_line(LOG_LEVEL_DEBUG, &context, "%s %s: %d", http_method(exchange->http), exchange->instance,
+             exchange->reply.status);
     http_answer(exchange->http, &exchange->reply);
 }
 
@@ -174,7 +176,8 @@ static bool on_upload(void *state, const char *data, size_t size)
     return exchange->swallowed <= SWALLOW_CHUNKED;
 }
 
-/* Arguments come before the role, so that a wrong request is told so to everybody; the role before anything that exists. */
+/* Arguments come before the role, so that a wrong request is told so to everybody; the role before anything that
+ * exists. */
 static void on_end(void *state)
 {
     struct exchange *exchange = state;

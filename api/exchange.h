@@ -1,5 +1,6 @@
 #pragma once
-/* One request and its answer. It outlives a client that leaves: the engine answers exactly once, and holds a reference until then. */
+/* One request and its answer. It outlives a client that leaves: the engine answers exactly once, and holds a reference
+ * until then. */
 #include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -19,26 +20,26 @@ struct waiter;
 
 struct exchange {
     struct api *api;
-    struct http_request *http;      /* NULL once the connection is done with it */
+    struct http_request *http; /* NULL once the connection is done with it */
     int refs;
     char request_id[REQUEST_ID_SIZE];
-    char instance[256];             /* path of the target, for problem bodies */
+    char instance[256]; /* path of the target, for problem bodies */
     struct route_match match;
     struct principal principal;
     enum auth_kind auth_kind;
     char *upload;
     size_t upload_size, upload_room;
-    size_t swallowed;               /* bytes of a body that nobody wants */
-    json_t *body;                   /* checked; NULL when the operation takes none */
-    json_t *query;                  /* checked */
+    size_t swallowed; /* bytes of a body that nobody wants */
+    json_t *body;     /* checked; NULL when the operation takes none */
+    json_t *query;    /* checked */
     struct json_fault faults[EXCHANGE_FAULTS_MAX];
     size_t n_faults;
-    struct engine_request call;     /* points into this exchange */
-    struct http_reply reply;        /* being built */
-    bool replied;                   /* reply is final; refused ones may wait for the end of the body */
+    struct engine_request call; /* points into this exchange */
+    struct http_reply reply;    /* being built */
+    bool replied;               /* reply is final; refused ones may wait for the end of the body */
     bool sent;
-    struct waiter *waiter;          /* long-poll in hand */
-    bool preference;                /* `wait` came from Prefer */
+    struct waiter *waiter; /* long-poll in hand */
+    bool preference;       /* `wait` came from Prefer */
     int wait_seconds;
 };
 

@@ -40,7 +40,7 @@ struct http_request {
     char *target;
     const char *method;
     void *state;
-    struct loop_io *watch;        /* tells that the client left, while suspended */
+    struct loop_io *watch; /* tells that the client left, while suspended */
     struct MHD_Response *response;
     int status;
     bool begun, ended, suspended;
@@ -155,7 +155,8 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, 
     return MHD_YES;
 }
 
-static void on_completed(void *cls, struct MHD_Connection *connection, void **con_cls, enum MHD_RequestTerminationCode code)
+static void on_completed(void *cls, struct MHD_Connection *connection, void **con_cls,
+                         enum MHD_RequestTerminationCode code)
 {
     struct http_request *request = *con_cls;
 
@@ -177,7 +178,8 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **co
 
 void http_answer(struct http_request *request, struct http_reply *reply)
 {
-    enum MHD_ResponseMemoryMode mode = reply->body && !reply->body_static ? MHD_RESPMEM_MUST_FREE : MHD_RESPMEM_PERSISTENT;
+    enum MHD_ResponseMemoryMode mode =
+        reply->body && !reply->body_static ? MHD_RESPMEM_MUST_FREE : MHD_RESPMEM_PERSISTENT;
     struct MHD_Response *response = MHD_create_response_from_buffer(reply->size, reply->body, mode);
 
     if (!response)
@@ -278,7 +280,8 @@ static struct http_connection *arrived(struct http *http, int fd)
     return connection;
 }
 
-static void on_connection(void *cls, struct MHD_Connection *mhd, void **context, enum MHD_ConnectionNotificationCode code)
+static void on_connection(void *cls, struct MHD_Connection *mhd, void **context,
+                          enum MHD_ConnectionNotificationCode code)
 {
     struct http *http = cls;
     struct http_connection *connection = *context;
@@ -342,7 +345,8 @@ static bool receive(struct http *http)
             n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
             memcpy(fds, CMSG_DATA(c), n * sizeof(int));
         }
-    if (n == 1 && got == sizeof(preface) && preface.version == PREFACE_VERSION && !(msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC))) {
+    if (n == 1 && got == sizeof(preface) && preface.version == PREFACE_VERSION &&
+        !(msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC))) {
         adopt(http, fds[0], &preface);
         return true;
     }
@@ -367,7 +371,8 @@ static void on_handover(void *arg, uint32_t events)
 
 /* --- the daemon --- */
 
-/* A socket pair knows no TCP options: 0.9.75 says so three times per reply (platform-facts 5). The rest is about what clients sent. */
+/* A socket pair knows no TCP options: 0.9.75 says so three times per reply (platform-facts 5). The rest is about what
+ * clients sent. */
 static __attribute__((format(printf, 2, 0))) void on_log(void *cls, const char *format, va_list list)
 {
     char text[512];
@@ -387,11 +392,12 @@ struct http *http_new(struct loop *loop, int handover_fd, const struct http_even
 
     *http = (struct http){.loop = loop, .events = events, .arg = arg, .handover_fd = handover_fd};
     http->daemon = MHD_start_daemon(
-        MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL,
-        NULL, on_request, http, MHD_OPTION_EXTERNAL_LOGGER, on_log, http, MHD_OPTION_URI_LOG_CALLBACK, on_target, http,
+        MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL,
+        on_request, http, MHD_OPTION_EXTERNAL_LOGGER, on_log, http, MHD_OPTION_URI_LOG_CALLBACK, on_target, http,
         MHD_OPTION_NOTIFY_COMPLETED, on_completed, http, MHD_OPTION_NOTIFY_CONNECTION, on_connection, http,
-        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HTTP_CONNECTION_MEMORY, MHD_OPTION_CONNECTION_LIMIT, HTTP_CONNECTIONS_MAX,
-        MHD_OPTION_CONNECTION_TIMEOUT, HTTP_IDLE_SECONDS, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_END);
+        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HTTP_CONNECTION_MEMORY, MHD_OPTION_CONNECTION_LIMIT,
+        HTTP_CONNECTIONS_MAX, MHD_OPTION_CONNECTION_TIMEOUT, HTTP_IDLE_SECONDS, MHD_OPTION_STRICT_FOR_CLIENT, 1,
+        MHD_OPTION_END);
     info = http->daemon ? MHD_get_daemon_info(http->daemon, MHD_DAEMON_INFO_EPOLL_FD) : NULL;
     if (!info) {
         err_set(err, E_OUTOFMEMORY, NULL, "libmicrohttpd cannot be started");

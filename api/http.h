@@ -1,7 +1,7 @@
 #pragma once
 /* HTTP over plain sockets: libmicrohttpd in its external epoll mode inside our loop. Nobody else includes its header.
- * A request is `begin` (headers), `upload` (body, piecewise), `end`; it is answered once with http_answer, in begin (then a
- * body that is still on its way costs the connection), in end, or at any later time on the loop. */
+ * A request is `begin` (headers), `upload` (body, piecewise), `end`; it is answered once with http_answer, in begin
+ * (then a body that is still on its way costs the connection), in end, or at any later time on the loop. */
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -10,31 +10,38 @@
 #include "base/loop.h"
 #include "base/preface.h"
 
-/* HTTP_CONNECTION_MEMORY: where libmicrohttpd keeps request line, headers, a piece of the body and the reply's head. All of it is
- * touched, so that it is most of what an idle connection costs (measured: 8.7 kB with 8 KiB, 20.7 kB with 20 KiB). A request that
- * fills it leaves no room for the reply's head and is closed without an answer (measured from 7,860 bytes of one header on), so
- * HTTP_HEAD_MAX stays below by what our largest reply head needs; in between is 431. */
-enum { HTTP_HEAD_MAX = 6 * 1024 + 512, HTTP_CONNECTION_MEMORY = 8 * 1024, HTTP_CONNECTIONS_MAX = 16384, HTTP_IDLE_SECONDS = 300 };
+/* HTTP_CONNECTION_MEMORY: where libmicrohttpd keeps request line, headers, a piece of the body and the reply's head.
+ * All of it is touched, so that it is most of what an idle connection costs (measured: 8.7 kB with 8 KiB, 20.7 kB with
+ * 20 KiB). A request that fills it leaves no room for the reply's head and is closed without an answer (measured from
+ * 7,860 bytes of one header on), so HTTP_HEAD_MAX stays below by what our largest reply head needs; in between is 431.
+ */
+enum {
+    HTTP_HEAD_MAX = 6 * 1024 + 512,
+    HTTP_CONNECTION_MEMORY = 8 * 1024,
+    HTTP_CONNECTIONS_MAX = 16384,
+    HTTP_IDLE_SECONDS = 300
+};
 enum { HTTP_HEADERS_MAX = 12 };
 
 struct http;
 struct http_request;
 
 struct http_header {
-    const char *name;  /* static */
-    char *value;       /* owned by the reply */
+    const char *name; /* static */
+    char *value;      /* owned by the reply */
 };
 struct http_reply {
     int status;
     struct http_header headers[HTTP_HEADERS_MAX];
     size_t n_headers;
-    char *body;        /* NULL = none */
+    char *body; /* NULL = none */
     size_t size;
-    bool body_static;  /* body outlives everything and is not freed */
+    bool body_static; /* body outlives everything and is not freed */
 };
 
 struct http_events {
-    /* Headers are there. content_length: -1 when the body is chunked, 0 without a body. Returns the request's state, never NULL. */
+    /* Headers are there. content_length: -1 when the body is chunked, 0 without a body. Returns the request's state,
+     * never NULL. */
     void *(*begin)(void *arg, struct http_request *request, int64_t content_length);
     /* false: gives up; the connection is closed without an answer. */
     bool (*upload)(void *state, const char *data, size_t size);
@@ -55,10 +62,10 @@ void http_drain(struct http *http);
 size_t http_close_idle(struct http *http);
 
 const char *http_method(const struct http_request *request);
-const char *http_target(const struct http_request *request);               /* raw, as sent */
+const char *http_target(const struct http_request *request);                   /* raw, as sent */
 const char *http_header(const struct http_request *request, const char *name); /* NULL = absent */
-size_t http_head_size(const struct http_request *request);                 /* bytes of target and headers */
-const struct preface *http_preface(const struct http_request *request);    /* NULL without a client certificate */
+size_t http_head_size(const struct http_request *request);                     /* bytes of target and headers */
+const struct preface *http_preface(const struct http_request *request);        /* NULL without a client certificate */
 /* Takes what reply owns (and clears it). */
 void http_answer(struct http_request *request, struct http_reply *reply);
 void http_reply_clear(struct http_reply *reply);

@@ -82,7 +82,8 @@ static json_t *faults_array(const struct exchange *exchange, const struct err *e
     json_t *faults = json_array();
 
     for (size_t i = 0; i < exchange->n_faults; i++)
-        json_add(faults, json_pack("{s:s, s:s}", "pointer", exchange->faults[i].pointer, "detail", exchange->faults[i].detail));
+        json_add(faults,
+                 json_pack("{s:s, s:s}", "pointer", exchange->faults[i].pointer, "detail", exchange->faults[i].detail));
     if (exchange->n_faults == 0 && err->pointer[0])
         json_add(faults, json_pack("{s:s, s:s}", "pointer", err->pointer, "detail", err->text));
     return faults;
@@ -127,8 +128,7 @@ static void problem(struct exchange *exchange, int status, const struct err *err
     json_put(body, "errors", faults_array(exchange, err));
     const char *key;
     json_t *value;
-    json_object_foreach((json_t *)(uintptr_t)extra, key, value)
-        json_put(body, key, json_incref(value));
+    json_object_foreach((json_t *)(uintptr_t)extra, key, value) json_put(body, key, json_incref(value));
     finish_json(exchange, status, "application/problem+json", body);
 }
 
@@ -221,7 +221,8 @@ void reply_unsupported_type(struct exchange *exchange)
     struct err err = {0};
 
     err_set(&err, E_INVALIDARG, "Send: Content-Type: application/json.", "the body is not declared as %s",
-            exchange->match.route->merge_patch ? "application/json or application/merge-patch+json" : "application/json");
+            exchange->match.route->merge_patch ? "application/json or application/merge-patch+json"
+                                               : "application/json");
     problem(exchange, 415, &err, NULL);
 }
 
@@ -229,7 +230,8 @@ void reply_draining(struct exchange *exchange)
 {
     struct err err = {0};
 
-    err_set(&err, VSS_E_WRITER_INFRASTRUCTURE, "Try again when it is back.", "the daemon is stopping and takes no new work");
+    err_set(&err, VSS_E_WRITER_INFRASTRUCTURE, "Try again when it is back.",
+            "the daemon is stopping and takes no new work");
     str_copy(err.reason, sizeof(err.reason), "draining");
     reply_header(exchange, "Retry-After", "%d", RETRY_DRAINING_SECONDS);
     problem(exchange, 503, &err, NULL);

@@ -1,10 +1,11 @@
 #pragma once
-/* Answers: JSON, problem bodies (RFC 9457), and what every answer carries. Each of these makes the reply final; it is sent when
- * the request has ended. */
+/* Answers: JSON, problem bodies (RFC 9457), and what every answer carries. Each of these makes the reply final; it is
+ * sent when the request has ended. */
 #include "api/exchange.h"
 
 /* Extra headers first: printf-style value. */
-void reply_header(struct exchange *exchange, const char *name, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void reply_header(struct exchange *exchange, const char *name, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 
 void reply_json(struct exchange *exchange, int status, const json_t *body);
 /* Bytes that outlive everything. */

@@ -26,7 +26,8 @@ static bool media_type_is(const char *header, const char *type)
     return header && strncasecmp(header, type, length) == 0 && header[length + strspn(header + length, " \t")] == '\0';
 }
 
-/* "application/json", parameters but charset=utf-8 refused: JSON has none (RFC 8259 11), and curl users write that one. */
+/* "application/json", parameters but charset=utf-8 refused: JSON has none (RFC 8259 11), and curl users write that one.
+ */
 static bool media_type_taken(const struct api_route *route, const char *header)
 {
     char type[128];
@@ -39,10 +40,11 @@ static bool media_type_taken(const struct api_route *route, const char *header)
         if (strcasecmp(parameter, "charset=utf-8") != 0 && strcasecmp(parameter, "charset=\"utf-8\"") != 0)
             return false;
     }
-    return media_type_is(type, "application/json") || (route->merge_patch && media_type_is(type, "application/merge-patch+json"));
+    return media_type_is(type, "application/json") ||
+           (route->merge_patch && media_type_is(type, "application/merge-patch+json"));
 }
 
-/* "/members" is where a parse error lies when it lies nowhere: the whole document is "". */
+/* A parse error lies in the whole document (pointer ""). */
 static void body_parse(struct exchange *exchange)
 {
     struct err err = {0};

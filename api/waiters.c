@@ -100,7 +100,8 @@ struct waiter *waiter_add(struct waiters *waiters, const char *job_id, int secon
         group->next = *at;
         *at = group;
     }
-    *waiter = (struct waiter){.waiters = waiters, .group = group, .next = group->first, .link = &group->first, .arg = arg};
+    *waiter =
+        (struct waiter){.waiters = waiters, .group = group, .next = group->first, .link = &group->first, .arg = arg};
     if (waiter->next)
         waiter->next->link = &waiter->next;
     group->first = waiter;

@@ -6,7 +6,7 @@
 #include "base/str.h"
 
 static const struct handler_table *const tables[] = {
-    &handlers_sessions, &handlers_components, &handlers_jobs,   &handlers_backups,
+    &handlers_sessions,     &handlers_components, &handlers_jobs,   &handlers_backups,
     &handlers_repositories, &handlers_inventory,  &handlers_health, &handlers_documents,
 };
 
@@ -24,7 +24,8 @@ static int bind_one(const struct handler *handler, struct err *err)
         bound[i] = handler;
         return 0;
     }
-    return err_set(err, VSS_E_UNEXPECTED, NULL, "handler %s is for no operation of the contract", handler->operation_id);
+    return err_set(err, VSS_E_UNEXPECTED, NULL, "handler %s is for no operation of the contract",
+                   handler->operation_id);
 }
 
 int handlers_bind(struct err *err)

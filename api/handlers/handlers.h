@@ -12,11 +12,11 @@ struct handler_table {
     const struct handler *rows;
     size_t n;
 };
-extern const struct handler_table handlers_sessions, handlers_components, handlers_jobs, handlers_backups, handlers_repositories,
-    handlers_inventory, handlers_health, handlers_documents;
+extern const struct handler_table handlers_sessions, handlers_components, handlers_jobs, handlers_backups,
+    handlers_repositories, handlers_inventory, handlers_health, handlers_documents;
 
-/* Binds every route to its handler. Fails when a route has none, a handler no route, or an operation two handlers: such a program
- * must not start. */
+/* Binds every route to its handler. Fails when a route has none, a handler no route, or an operation two handlers: such
+ * a program must not start. */
 int handlers_bind(struct err *err);
 /* Of a route, after handlers_bind. */
 const struct handler *handler_of(const struct api_route *route);

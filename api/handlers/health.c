@@ -45,9 +45,9 @@ static void version(struct exchange *exchange)
 
 static void whoami(struct exchange *exchange)
 {
-    AUTO_JSON json_t *body = json_pack("{s:s, s:s, s:s}", "principal", exchange->principal.name, "role",
-                                       role_name(exchange->principal.role), "authentication",
-                                       exchange->auth_kind == AUTH_TOKEN ? "token" : "certificate");
+    AUTO_JSON json_t *body =
+        json_pack("{s:s, s:s, s:s}", "principal", exchange->principal.name, "role", role_name(exchange->principal.role),
+                  "authentication", exchange->auth_kind == AUTH_TOKEN ? "token" : "certificate");
 
     reply_json(exchange, 200, body);
     exchange_send(exchange);

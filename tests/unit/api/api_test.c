@@ -27,9 +27,24 @@ static void two_path_parameters_reach_the_engine(void **state)
 
 static void odd_spellings_of_a_path_match_nothing(void **state)
 {
-    static const char *const targets[] = {"/", "//sessions", "/sessions/", "/sessions//x", "/sessions/x/../y", "/sessions/..", "/sessions/%2e%2e",
-                                          "/sessions/a%2Fb", "/sessions/a%00", "/sessions%00x", "/health/live%00x", "/sessions/%ff",
-                                          "/sessions/%zz", "/sessions/%4", "/%73essions", "/Sessions", "/nowhere", "http://h/sessions"};
+    static const char *const targets[] = {"/",
+                                          "//sessions",
+                                          "/sessions/",
+                                          "/sessions//x",
+                                          "/sessions/x/../y",
+                                          "/sessions/..",
+                                          "/sessions/%2e%2e",
+                                          "/sessions/a%2Fb",
+                                          "/sessions/a%00",
+                                          "/sessions%00x",
+                                          "/health/live%00x",
+                                          "/sessions/%ff",
+                                          "/sessions/%zz",
+                                          "/sessions/%4",
+                                          "/%73essions",
+                                          "/Sessions",
+                                          "/nowhere",
+                                          "http://h/sessions"};
 
     (void)state;
     for (size_t i = 0; i < ELEMENTS(targets); i++) {
@@ -197,7 +212,9 @@ static void a_wrong_member_is_named_by_its_pointer(void **state)
         {"/sessions/1/complete", "{\"force\":true}", "/force"},
         {"/sessions/1/components", "{\"instance_id\":\"x\"}", "/name"},
         {"/sessions/1/snapshot-set/volumes", "{\"path\":\"relative\"}", "/path"},
-        {"/backups", "{\"repository\":\"r\",\"components\":[{\"writer\":\"w\",\"name\":\"n\"},{\"writer\":\"w\",\"name\":7}]}", "/components/1/name"},
+        {"/backups",
+         "{\"repository\":\"r\",\"components\":[{\"writer\":\"w\",\"name\":\"n\"},{\"writer\":\"w\",\"name\":7}]}",
+         "/components/1/name"},
         {"/sessions", "[]", ""},
         {"/sessions", "{\"label\":\"a\",\"label\":\"b\"}", NULL},
         {"/sessions", "{\"label\":", NULL},
@@ -260,10 +277,17 @@ static void query_parameters_are_checked_by_name_and_value(void **state)
     static const struct {
         const char *target, *pointer;
     } rows[] = {
-        {"/sessions?limit=0", "?limit"},      {"/sessions?limit=x", "?limit"},           {"/sessions?limit=1&limit=2", "?limit"},
-        {"/sessions?state=odd", "?state"},    {"/sessions?colour=red", "?colour"},       {"/jobs/1?wait=61", "?wait"},
-        {"/jobs/1?wait=-1", "?wait"},         {"/sessions?label=%ff", "?"},              {"/sessions?label=a%00b", "?"},
-        {"/sessions?limit", "?limit"},        {"/sessions/1?validate_only=true", "?validate_only"},
+        {"/sessions?limit=0", "?limit"},
+        {"/sessions?limit=x", "?limit"},
+        {"/sessions?limit=1&limit=2", "?limit"},
+        {"/sessions?state=odd", "?state"},
+        {"/sessions?colour=red", "?colour"},
+        {"/jobs/1?wait=61", "?wait"},
+        {"/jobs/1?wait=-1", "?wait"},
+        {"/sessions?label=%ff", "?"},
+        {"/sessions?label=a%00b", "?"},
+        {"/sessions?limit", "?limit"},
+        {"/sessions/1?validate_only=true", "?validate_only"},
     };
 
     (void)state;
@@ -289,7 +313,8 @@ static struct answer *post_as(const char *type, const char *method, const char *
 {
     AUTO_FD int fd = connect_plain();
 
-    send_request(fd, "%s %s HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer secret-admin\r\n%sContent-Length: 2\r\n\r\n{}", method, target, type);
+    send_request(fd, "%s %s HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer secret-admin\r\n%sContent-Length: 2\r\n\r\n{}",
+                 method, target, type);
     return read_answer(fd, false);
 }
 
@@ -323,8 +348,10 @@ static void a_body_beyond_the_limit_is_413_before_it_is_read(void **state)
     AUTO_FD int fd = connect_plain();
 
     (void)state;
-    send_request(fd, "POST /sessions HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer secret-admin\r\nContent-Type: application/json\r\n"
-                     "Content-Length: 99999999\r\n\r\n");
+    send_request(
+        fd,
+        "POST /sessions HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer secret-admin\r\nContent-Type: application/json\r\n"
+        "Content-Length: 99999999\r\n\r\n");
     AUTO_ANSWER got = read_answer(fd, false);
     assert_problem(got, 413, "E_INVALIDARG");
 }
@@ -334,8 +361,9 @@ static void a_chunked_body_beyond_the_limit_is_413(void **state)
     AUTO_FD int fd = connect_plain();
 
     (void)state;
-    send_request(fd, "POST /sessions/1/complete HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer secret-admin\r\n"
-                     "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n800\r\n%2048s\r\n0\r\n\r\n",
+    send_request(fd,
+                 "POST /sessions/1/complete HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer secret-admin\r\n"
+                 "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n800\r\n%2048s\r\n0\r\n\r\n",
                  " ");
     AUTO_ANSWER got = read_answer(fd, false);
     assert_problem(got, 413, "E_INVALIDARG");
@@ -346,8 +374,10 @@ static void a_chunked_body_is_taken(void **state)
     AUTO_FD int fd = connect_plain();
 
     (void)state;
-    send_request(fd, "POST /sessions HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer secret-admin\r\nContent-Type: application/json\r\n"
-                     "Transfer-Encoding: chunked\r\n\r\n9\r\n{\"label\":\r\n4\r\n\"x\"}\r\n0\r\n\r\n");
+    send_request(
+        fd,
+        "POST /sessions HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer secret-admin\r\nContent-Type: application/json\r\n"
+        "Transfer-Encoding: chunked\r\n\r\n9\r\n{\"label\":\r\n4\r\n\"x\"}\r\n0\r\n\r\n");
     AUTO_ANSWER got = read_answer(fd, false);
     assert_int_equal(got->status, 201);
     assert_string_equal(json_str(got->json, "label", ""), "x");
@@ -358,7 +388,9 @@ static void a_refused_body_of_ordinary_size_leaves_the_connection_usable(void **
     AUTO_FD int fd = connect_plain();
 
     (void)state;
-    send_request(fd, "POST /nowhere HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer secret-admin\r\nContent-Length: 5\r\n\r\nabcde");
+    send_request(
+        fd,
+        "POST /nowhere HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer secret-admin\r\nContent-Length: 5\r\n\r\nabcde");
     AUTO_ANSWER refused = read_answer(fd, false);
     assert_problem(refused, 404, "VSS_E_OBJECT_NOT_FOUND");
     send_request(fd, "GET /health/live HTTP/1.1\r\nHost: h\r\n\r\n");
@@ -460,7 +492,8 @@ static int wait_for(const char *job, const char *wait, const char *more)
 {
     int fd = connect_plain();
 
-    send_request(fd, "GET /jobs/%s%s HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer secret-viewer\r\n%s\r\n", job, wait, more);
+    send_request(fd, "GET /jobs/%s%s HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer secret-viewer\r\n%s\r\n", job, wait,
+                 more);
     return fd;
 }
 
@@ -666,7 +699,8 @@ int main(void)
         cmocka_unit_test(headers_beyond_the_limit_are_431_and_less_is_served),
         cmocka_unit_test(a_head_that_fills_the_memory_of_its_connection_ends_that_connection_only),
         cmocka_unit_test(a_malformed_handover_is_dropped),
-        cmocka_unit_test(draining_answers_who_waits_refuses_new_work_and_closes), /* last but for those with a core of their own */
+        cmocka_unit_test(
+            draining_answers_who_waits_refuses_new_work_and_closes), /* last but for those with a core of their own */
     };
     const struct CMUnitTest own_core[] = {
         cmocka_unit_test(a_core_that_ends_drops_what_waits),

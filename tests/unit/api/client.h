@@ -1,5 +1,6 @@
 #pragma once
-/* A core with the fake engine in a child process, and a blocking HTTP client on the sockets that front would hand over. */
+/* A core with the fake engine in a child process, and a blocking HTTP client on the sockets that front would hand over.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -38,18 +39,20 @@ static json_t *token_principal(const char *name, const char *role)
 
 static json_t *certificate_principal(const char *certificate, const char *name, const char *role)
 {
-    return json_pack("{s:s, s:s, s:s, s:s}", "kind", "certificate", "name", certificate, "principal", name, "role", role);
+    return json_pack("{s:s, s:s, s:s, s:s}", "kind", "certificate", "name", certificate, "principal", name, "role",
+                     role);
 }
 
 static json_t *start_message(const char *type)
 {
-    json_t *principals = json_pack("[o, o, o, o, o, o]", token_principal("admin", "admin"), token_principal("viewer", "viewer"),
-                                   token_principal("operator", "operator"), token_principal("restorer", "restorer"),
-                                   certificate_principal("admin", "admin", "admin"),
-                                   certificate_principal("console.example.org", "console", "operator"));
+    json_t *principals =
+        json_pack("[o, o, o, o, o, o]", token_principal("admin", "admin"), token_principal("viewer", "viewer"),
+                  token_principal("operator", "operator"), token_principal("restorer", "restorer"),
+                  certificate_principal("admin", "admin", "admin"),
+                  certificate_principal("console.example.org", "console", "operator"));
 
-    return json_pack("{s:s, s:{}, s:s, s:o}", "type", type, "config", "ca_pem", "-----BEGIN CERTIFICATE-----\n", "principals",
-                     principals);
+    return json_pack("{s:s, s:{}, s:s, s:o}", "type", type, "config", "ca_pem", "-----BEGIN CERTIFICATE-----\n",
+                     "principals", principals);
 }
 
 static void control_send(const char *type, const int *fds, size_t n)
@@ -241,7 +244,9 @@ static struct answer *call(const char *who, const char *method, const char *targ
     AUTO_FD int fd = connect_plain();
 
     if (body)
-        send_request(fd, "%s %s HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer secret-%s\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n\r\n%s",
+        send_request(fd,
+                     "%s %s HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer secret-%s\r\nContent-Type: "
+                     "application/json\r\nContent-Length: %zu\r\n\r\n%s",
                      method, target, who, strlen(body), body);
     else
         send_request(fd, "%s %s HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer secret-%s\r\n\r\n", method, target, who);

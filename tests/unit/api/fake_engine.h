@@ -38,8 +38,9 @@ struct later {
 
 static void fake_success(const struct engine_request *request, const char *name, engine_answer_fn answer, void *arg)
 {
-    AUTO_JSON json_t *body = json_pack("{s:s, s:s?, s:s?, s:s, s:O?, s:O}", "call", name, "id", request->id, "sub_id", request->sub_id,
-                                       "principal", request->principal->name, "body", request->body, "query", request->query);
+    AUTO_JSON json_t *body =
+        json_pack("{s:s, s:s?, s:s?, s:s, s:O?, s:O}", "call", name, "id", request->id, "sub_id", request->sub_id,
+                  "principal", request->principal->name, "body", request->body, "query", request->query);
 
     answer(arg, &(struct engine_answer){.status = 200, .body = body});
 }
@@ -54,7 +55,8 @@ static void fake_later(void *arg)
     free(later);
 }
 
-static void fake_call(struct engine *engine, const char *name, const struct engine_request *request, engine_answer_fn answer, void *arg)
+static void fake_call(struct engine *engine, const char *name, const struct engine_request *request,
+                      engine_answer_fn answer, void *arg)
 {
     struct err err = {0};
 
@@ -75,10 +77,11 @@ static void fake_call(struct engine *engine, const char *name, const struct engi
     }
 }
 
-#define FAKE(name)                                                                                                                \
-    void engine_##name(struct engine *engine, const struct engine_request *request, engine_answer_fn answer, void *arg)           \
-    {                                                                                                                             \
-        fake_call(engine, #name, request, answer, arg);                                                                           \
+#define FAKE(name)                                                                                                     \
+    void engine_##name(struct engine *engine, const struct engine_request *request, engine_answer_fn answer,           \
+                       void *arg)                                                                                      \
+    {                                                                                                                  \
+        fake_call(engine, #name, request, answer, arg);                                                                \
     }
 FAKE(session_get)
 FAKE(session_delete)
@@ -123,13 +126,15 @@ FAKE(volume_list)
 FAKE(error_list)
 FAKE(event_list)
 
-void engine_session_create(struct engine *engine, const struct engine_request *request, engine_answer_fn answer, void *arg)
+void engine_session_create(struct engine *engine, const struct engine_request *request, engine_answer_fn answer,
+                           void *arg)
 {
     (void)engine;
     answer(arg, &(struct engine_answer){.status = 201, .body = request->body, .location = "/sessions/1"});
 }
 
-void engine_session_list(struct engine *engine, const struct engine_request *request, engine_answer_fn answer, void *arg)
+void engine_session_list(struct engine *engine, const struct engine_request *request, engine_answer_fn answer,
+                         void *arg)
 {
     AUTO_JSON json_t *body = json_pack("{s:[], s:s, s:O}", "items", "next_cursor", "c2", "query", request->query);
 
@@ -137,7 +142,8 @@ void engine_session_list(struct engine *engine, const struct engine_request *req
     answer(arg, &(struct engine_answer){.status = 200, .body = body, .next_cursor = "c2"});
 }
 
-void engine_job_complete(struct engine *engine, const struct engine_request *request, engine_answer_fn answer, void *arg)
+void engine_job_complete(struct engine *engine, const struct engine_request *request, engine_answer_fn answer,
+                         void *arg)
 {
     (void)engine;
     answer(arg, &(struct engine_answer){.status = 202, .body = request->body, .location = "/jobs/1"});
@@ -152,8 +158,8 @@ void engine_job_release(struct engine *engine, const struct engine_request *requ
 
 void engine_health(struct engine *engine, const struct engine_request *request, engine_answer_fn answer, void *arg)
 {
-    AUTO_JSON json_t *body = json_pack("{s:b, s:[], s:i, s:i}", "ready", 1, "reasons", "later_begun", engine->later_begun, "later_done",
-                                       engine->later_done);
+    AUTO_JSON json_t *body = json_pack("{s:b, s:[], s:i, s:i}", "ready", 1, "reasons", "later_begun",
+                                       engine->later_begun, "later_done", engine->later_done);
 
     (void)request;
     answer(arg, &(struct engine_answer){.status = 200, .body = body});
@@ -179,7 +185,8 @@ void engine_job_get(struct engine *engine, const struct engine_request *request,
         return;
     }
     struct fake_job *job = fake_job(engine, request->id);
-    AUTO_JSON json_t *body = json_pack("{s:s, s:s, s:i}", "id", job->id, "state", job->ended ? "succeeded" : "running", "reads", ++job->reads);
+    AUTO_JSON json_t *body = json_pack("{s:s, s:s, s:i}", "id", job->id, "state", job->ended ? "succeeded" : "running",
+                                       "reads", ++job->reads);
     answer(arg, &(struct engine_answer){.status = 200, .body = body});
 }
 
