@@ -4,6 +4,7 @@
 
 #include <dirent.h>
 
+#include "base/proc.h"
 #include "movers/mover_child.h"
 
 static void write_file(const char *dir, const char *name, const char *text)
@@ -237,6 +238,50 @@ static void inventory_and_plan_name_what_there_is(void **state)
     assert_string_equal(json_str(json_object_get(resolved, "result"), "volume", ""), site.data);
 }
 
+/* Makes a database of `nobody` when we are root, so that the writer has to become its owner. */
+static void make_database(const struct site *site, const char *path)
+{
+    static const char script[] =
+        "import sqlite3, sys, os\n"
+        "db = sqlite3.connect(sys.argv[1])\n"
+        "db.executescript('PRAGMA journal_mode=WAL; CREATE TABLE t(x); INSERT INTO t VALUES (42);')\n"
+        "db.close()\n"
+        "if os.getuid() == 0: os.chown(sys.argv[1], 65534, 65534)\n";
+    const char *argv[] = {"/usr/bin/python3", "-c", script, path, NULL};
+    const struct proc_spec spec = {.argv = argv};
+    pid_t pid;
+    int pidfd, status = -1;
+    assert_int_equal(proc_spawn(&spec, &pid, &pidfd, NULL), 0);
+    assert_true(proc_reap(pid, pidfd, FIXTURE_PATIENCE_MS, &status));
+    close(pidfd);
+    assert_int_equal(status, 0);
+    if (geteuid() == 0)
+        assert_int_equal(chown(site->data, 65534, 65534), 0);
+}
+
+static void the_sqlite_writer_runs_as_the_owner_of_its_database(void **state)
+{
+    struct fixture *f = *state;
+    const struct site site = make_site(f);
+    AUTO_FREE char *database = str_new("%s/app.db", site.data);
+    assert_int_equal(chmod(f->dir, 0711), 0);
+    make_database(&site, database);
+    json_add(f->writers, json_pack("{s:s, s:s, s:[s]}", "name", "app", "type", "sqlite", "databases", database));
+    fixture_start(f);
+    gather(f);
+    if (json_array_size(json_object_get(f->metadata, "writers")) != 1)
+        fail_msg("the writer is missing: %s", json_dumps(json_object_get(f->metadata, "missing"), JSON_COMPACT));
+    static const char *const operations[] = {"prepare", "snapshot", "complete"};
+    for (size_t i = 0; i < ELEMENTS(operations); i++) {
+        AUTO_JSON json_t *done = fixture_run(f, operations[i], volume_args(f, &site));
+        assert_succeeded(done);
+        assert_status(done, "app", i == 1 ? "VSS_WS_WAITING_FOR_BACKUP_COMPLETE" : "VSS_WS_STABLE", "S_OK");
+    }
+    AUTO_JSON json_t *released = fixture_run(f, "release", NULL);
+    assert_succeeded(released);
+    assert_int_equal(fixture_wait(f), 0);
+}
+
 #ifdef QUIESCED_FAULTS
 static void every_fault_point_fails_its_operation_with_an_incident(void **state)
 {
@@ -272,6 +317,7 @@ int main(int argc, char **argv)
         worker_test(the_loss_of_core_removes_the_snapshots_and_keeps_the_repository),
         worker_test(a_copy_cancelled_at_any_time_leaves_nothing_and_can_be_repeated),
         worker_test(a_path_outside_of_the_set_is_not_copied),
+        worker_test(the_sqlite_writer_runs_as_the_owner_of_its_database),
         worker_test(inventory_and_plan_name_what_there_is),
 #ifdef QUIESCED_FAULTS
         worker_test(every_fault_point_fails_its_operation_with_an_incident),
