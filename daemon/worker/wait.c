@@ -28,6 +28,7 @@ int wait_init(struct wait *wait, int core_fd, int agent_fd)
     sigaddset(&mask, SIGINT);
     if (sigprocmask(SIG_BLOCK, &mask, NULL) < 0)
         return -1;
+    signal(SIGPIPE, SIG_IGN); /* a writer that died between two events is an error code, not our end */
     *wait = (struct wait){.core_fd = core_fd, .agent_fd = agent_fd};
     wait->signal_fd = signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);
     if (wait->signal_fd < 0)

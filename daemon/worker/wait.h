@@ -24,7 +24,7 @@ struct wait {
     char lost_reason[128];
 };
 
-/* Takes over both channels (closed by wait_clear); blocks SIGTERM and SIGINT for good. Returns 0 or -1 (errno). */
+/* Takes over both channels (closed by wait_clear); blocks SIGTERM and SIGINT and ignores SIGPIPE for good. Returns 0 or -1 (errno). */
 int wait_init(struct wait *wait, int core_fd, int agent_fd);
 void wait_clear(struct wait *wait);
 

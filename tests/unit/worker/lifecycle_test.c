@@ -342,6 +342,17 @@ static void a_writer_that_died_after_the_snapshot_fails_complete(void **state)
     assert_true(saw(f, "there", "backup_complete.answered"));
 }
 
+static void a_writer_that_closes_its_input_does_not_respond(void **state)
+{
+    struct fixture *f = *state;
+    add_writer(f, "deaf", "dying", "DEATH", "input", "BAD_AT", "post_snapshot", NULL);
+    fixture_start(f);
+    bring_to(f, "complete");
+    AUTO_JSON json_t *done = fixture_run(f, "complete", set_args(f, "fail"));
+    assert_string_equal(error_name(done), "VSS_E_UNEXPECTED_WRITER_ERROR");
+    assert_status(done, "deaf", "VSS_WS_FAILED_AT_BACKUP_COMPLETE", "VSS_E_WRITER_NOT_RESPONDING");
+}
+
 static void succeeded_flags_reach_the_writers_and_unset_is_false(void **state)
 {
     struct fixture *f = *state;
@@ -387,6 +398,7 @@ int main(void)
         worker_test(a_failure_reported_in_complete_leaves_the_operation_successful),
         worker_test(a_writer_that_cannot_be_told_fails_complete_and_all_others_are_told),
         worker_test(a_writer_that_died_after_the_snapshot_fails_complete),
+        worker_test(a_writer_that_closes_its_input_does_not_respond),
         worker_test(succeeded_flags_reach_the_writers_and_unset_is_false),
     };
     return cmocka_run_group_tests_name("worker lifecycle", tests, NULL, NULL);
