@@ -70,8 +70,8 @@ static void report(struct check *check, const char *pointer, const char *reason,
         str_format(place, sizeof(place), "%s:%d: ", check->file, line_of(check->lines, pointer));
     else if (check->file)
         str_format(place, sizeof(place), "%s: ", check->file);
-    AUTO_FREE char *text = str_new("%s%s%s%s%s%s%s", place, member, *member ? ": " : "", reason, hint && *hint ? " (" : "",
-                                   hint ? hint : "", hint && *hint ? ")" : "");
+    AUTO_FREE char *text = str_new("%s%s%s%s%s%s%s", place, member, *member ? ": " : "", reason,
+                                   hint && *hint ? " (" : "", hint ? hint : "", hint && *hint ? ")" : "");
     json_t *fault = json_string(text);
     json_add(check->faults, fault ? fault : json_string("a member's name is not UTF-8"));
 }
@@ -243,8 +243,8 @@ static void check_tls(struct check *check)
     json_t *name;
 
     if (!certificate != !key)
-        report(check, certificate ? "/tls/certificate" : "/tls/key", certificate ? "needs tls.key" : "needs tls.certificate",
-               "give both, or neither to use the private CA");
+        report(check, certificate ? "/tls/certificate" : "/tls/key",
+               certificate ? "needs tls.key" : "needs tls.certificate", "give both, or neither to use the private CA");
     json_array_foreach(json_object_get(tls, "hostnames"), i, name)
     {
         AUTO_FREE char *pointer = str_new("/tls/hostnames/%zu", i);
@@ -333,7 +333,7 @@ static void check_names(struct check *check)
 
 json_t *conf_faults(const json_t *config, const json_t *lines, const char *file)
 {
-    static void (*const rules[])(struct check *) = {check_names,   check_listen,       check_tls,   check_writers,
+    static void (*const rules[])(struct check *) = {check_names,        check_listen,     check_tls,   check_writers,
                                                     check_repositories, check_principals, check_run_as};
     struct check check = {.config = config, .lines = lines, .file = file, .faults = json_array()};
 

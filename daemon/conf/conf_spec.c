@@ -2,11 +2,26 @@
 
 #include "base/cleanup.h"
 
-#define OBJECT(array) {.kinds = JSON_KIND_OBJECT, .members = (array), .n_members = ELEMENTS(array)}
-#define INTEGER(low, high) {.kinds = JSON_KIND_INTEGER, .bounded = true, .min = (low), .max = (high)}
-#define TEXT(low, high) {.kinds = JSON_KIND_STRING, .bounded = true, .min = (low), .max = (high)}
-#define LIST(of, low, high) {.kinds = JSON_KIND_ARRAY, .items = (of), .bounded = true, .min = (low), .max = (high)}
-#define CHOICE(list) {.kinds = JSON_KIND_STRING, .choices = (list)}
+#define OBJECT(array)                                                                                                  \
+    {                                                                                                                  \
+        .kinds = JSON_KIND_OBJECT, .members = (array), .n_members = ELEMENTS(array)                                    \
+    }
+#define INTEGER(low, high)                                                                                             \
+    {                                                                                                                  \
+        .kinds = JSON_KIND_INTEGER, .bounded = true, .min = (low), .max = (high)                                       \
+    }
+#define TEXT(low, high)                                                                                                \
+    {                                                                                                                  \
+        .kinds = JSON_KIND_STRING, .bounded = true, .min = (low), .max = (high)                                        \
+    }
+#define LIST(of, low, high)                                                                                            \
+    {                                                                                                                  \
+        .kinds = JSON_KIND_ARRAY, .items = (of), .bounded = true, .min = (low), .max = (high)                          \
+    }
+#define CHOICE(list)                                                                                                   \
+    {                                                                                                                  \
+        .kinds = JSON_KIND_STRING, .choices = (list)                                                                   \
+    }
 
 static const struct json_spec any = {.kinds = JSON_KIND_ANY};
 static const struct json_spec path = {.kinds = JSON_KIND_STRING, .format = JSON_FORMAT_PATH};
@@ -25,16 +40,25 @@ static const struct json_spec environment = {.kinds = JSON_KIND_OBJECT, .values 
 static const struct json_spec freeze_ms = INTEGER(100, 600000);
 
 static const struct json_member exec_members[] = {
-    {"name", true, &name},  {"type", true, &name},     {"command", true, &lines},
-    {"user", false, &user}, {"environment", false, &environment},
+    {"name", true, &name},
+    {"type", true, &name},
+    {"command", true, &lines},
+    {"user", false, &user},
+    {"environment", false, &environment},
 };
 static const struct json_member postgresql_members[] = {
-    {"name", true, &name},  {"type", true, &name},           {"connection", true, &line},
-    {"user", false, &user}, {"data_directory", false, &path},
+    {"name", true, &name},
+    {"type", true, &name},
+    {"connection", true, &line},
+    {"user", false, &user},
+    {"data_directory", false, &path},
 };
 static const struct json_member sqlite_members[] = {
-    {"name", true, &name},  {"type", true, &name}, {"databases", true, &some_paths},
-    {"user", false, &user}, {"freeze_timeout_ms", false, &freeze_ms},
+    {"name", true, &name},
+    {"type", true, &name},
+    {"databases", true, &some_paths},
+    {"user", false, &user},
+    {"freeze_timeout_ms", false, &freeze_ms},
 };
 static const struct json_spec exec_spec = OBJECT(exec_members);
 static const struct json_spec postgresql_spec = OBJECT(postgresql_members);
@@ -52,7 +76,7 @@ static const struct json_spec writer_unknown = {
 static const struct json_member archive_members[] = {
     {"name", true, &name}, {"mover", true, &name}, {"path", true, &path}};
 static const struct json_member restic_members[] = {
-    {"name", true, &name},  {"mover", true, &name}, {"path", false, &path},
+    {"name", true, &name}, {"mover", true, &name},         {"path", false, &path},
     {"url", false, &line}, {"password_file", true, &path},
 };
 static const struct json_spec archive_spec = OBJECT(archive_members);
@@ -91,8 +115,10 @@ static const struct json_spec listen_address = TEXT(1, 96);
 static const struct json_spec listen_list = LIST(&listen_address, 1, 16); /* ipc.h: IPC_FDS_MAX, with room for reload */
 static const struct json_spec hostname = TEXT(1, 253);                    /* RFC 1035 2.3.4 */
 static const struct json_spec hostnames = LIST(&hostname, 0, 100);
-static const struct json_member tls_members[] = {
-    {"certificate", false, &path}, {"key", false, &path}, {"client_ca", false, &path}, {"hostnames", false, &hostnames}};
+static const struct json_member tls_members[] = {{"certificate", false, &path},
+                                                 {"key", false, &path},
+                                                 {"client_ca", false, &path},
+                                                 {"hostnames", false, &hostnames}};
 static const struct json_spec tls = OBJECT(tls_members);
 
 static const struct json_member log_members[] = {{"file", false, &path}};
@@ -111,11 +137,9 @@ static const struct json_spec run_as = OBJECT(run_as_members);
 
 static const struct json_spec seconds = INTEGER(1, 86400);
 static const struct json_member writer_seconds_members[] = {
-    {"identify", false, &seconds},      {"prepare_backup", false, &seconds},
-    {"prepare_snapshot", false, &seconds}, {"post_snapshot", false, &seconds},
-    {"backup_complete", false, &seconds}, {"abort", false, &seconds},
-    {"backup_shutdown", false, &seconds}, {"pre_restore", false, &seconds},
-    {"post_restore", false, &seconds},
+    {"identify", false, &seconds},        {"prepare_backup", false, &seconds},  {"prepare_snapshot", false, &seconds},
+    {"post_snapshot", false, &seconds},   {"backup_complete", false, &seconds}, {"abort", false, &seconds},
+    {"backup_shutdown", false, &seconds}, {"pre_restore", false, &seconds},     {"post_restore", false, &seconds},
 };
 static const struct json_spec writer_seconds = OBJECT(writer_seconds_members);
 static const struct json_spec freeze_seconds = INTEGER(1, 600);
@@ -124,9 +148,12 @@ static const struct json_spec drain_seconds = INTEGER(0, 3600);
 static const struct json_spec handshake_seconds = INTEGER(1, 300);
 static const struct json_spec count = INTEGER(1, 1000000);
 static const struct json_member limit_members[] = {
-    {"freeze_seconds", false, &freeze_seconds}, {"lease_seconds", false, &lease_seconds},
-    {"jobs", false, &count},                    {"writer_seconds", false, &writer_seconds},
-    {"drain_seconds", false, &drain_seconds},   {"connections", false, &count},
+    {"freeze_seconds", false, &freeze_seconds},
+    {"lease_seconds", false, &lease_seconds},
+    {"jobs", false, &count},
+    {"writer_seconds", false, &writer_seconds},
+    {"drain_seconds", false, &drain_seconds},
+    {"connections", false, &count},
     {"handshake_seconds", false, &handshake_seconds},
 };
 static const struct json_spec limits = OBJECT(limit_members);
@@ -138,17 +165,11 @@ static const struct json_spec retention = OBJECT(retention_members);
 
 static const struct json_spec entries = LIST(&any, 0, 1000);
 static const struct json_member members[] = {
-    {"listen", false, &listen_list},
-    {"tls", false, &tls},
-    {"log", false, &log_section},
-    {"state_dir", false, &path},
-    {"writers", false, &entries},
-    {"providers", false, &providers},
-    {"repositories", false, &entries},
-    {"restore", false, &restore},
-    {"run_as", false, &run_as},
-    {"limits", false, &limits},
-    {"retention", false, &retention},
-    {"principals", false, &principals},
+    {"listen", false, &listen_list},   {"tls", false, &tls},
+    {"log", false, &log_section},      {"state_dir", false, &path},
+    {"writers", false, &entries},      {"providers", false, &providers},
+    {"repositories", false, &entries}, {"restore", false, &restore},
+    {"run_as", false, &run_as},        {"limits", false, &limits},
+    {"retention", false, &retention},  {"principals", false, &principals},
 };
 const struct json_spec conf_spec = OBJECT(members);

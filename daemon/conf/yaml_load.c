@@ -37,7 +37,8 @@ static int next(struct reader *reader, yaml_event_t *ret)
     yaml_mark_t mark = parser->problem_mark;
     if (parser->error == YAML_READER_ERROR) { /* no mark then, only a byte offset */
         mark = parser->mark;
-        return fail(reader, &mark, "The file must be UTF-8 text.", "%s", parser->problem ? parser->problem : "unreadable");
+        return fail(reader, &mark, "The file must be UTF-8 text.", "%s",
+                    parser->problem ? parser->problem : "unreadable");
     }
     return fail(reader, &mark, parser->context ? parser->context : "", "%s",
                 parser->problem ? parser->problem : "not YAML");
@@ -67,9 +68,9 @@ static const struct word_row {
     const char *word;
     json_type type;
 } word_rows[] = {
-    {"", JSON_NULL},      {"~", JSON_NULL},     {"null", JSON_NULL},   {"Null", JSON_NULL},   {"NULL", JSON_NULL},
-    {"true", JSON_TRUE},  {"True", JSON_TRUE},  {"TRUE", JSON_TRUE},   {"false", JSON_FALSE}, {"False", JSON_FALSE},
-    {"FALSE", JSON_FALSE},
+    {"", JSON_NULL},       {"~", JSON_NULL},      {"null", JSON_NULL},   {"Null", JSON_NULL},
+    {"NULL", JSON_NULL},   {"true", JSON_TRUE},   {"True", JSON_TRUE},   {"TRUE", JSON_TRUE},
+    {"false", JSON_FALSE}, {"False", JSON_FALSE}, {"FALSE", JSON_FALSE},
 };
 
 static json_t *plain_integer(const char *text)
@@ -253,8 +254,8 @@ static int document(struct reader *reader, json_t **ret)
         yaml_event_type_t type = event.type;
         if (type == YAML_DOCUMENT_START_EVENT && value)
             result = fail(reader, &event.start_mark, "Use one file for each.", "a second document");
-        else if (type != YAML_STREAM_START_EVENT && type != YAML_STREAM_END_EVENT && type != YAML_DOCUMENT_START_EVENT &&
-                 type != YAML_DOCUMENT_END_EVENT)
+        else if (type != YAML_STREAM_START_EVENT && type != YAML_STREAM_END_EVENT &&
+                 type != YAML_DOCUMENT_START_EVENT && type != YAML_DOCUMENT_END_EVENT)
             result = node(reader, &event, "", 0, &value);
         yaml_event_delete(&event);
         if (result != 0)

@@ -1,6 +1,6 @@
 #pragma once
-/* YAML 1.2 core schema -> JSON, strictly: one document, no anchors, aliases, tags or duplicate keys, bounded depth and size.
- * A member without a value ("limits:") counts as absent. */
+/* YAML 1.2 core schema -> JSON, strictly: one document, no anchors, aliases, tags or duplicate keys, bounded depth and
+ * size. A member without a value ("limits:") counts as absent. */
 #include <jansson.h>
 #include <stddef.h>
 

@@ -133,8 +133,8 @@ static bool set_names(X509 *certificate, const struct certificate_spec *spec)
     X509_NAME *subject = X509_get_subject_name(certificate);
 
     str_copy(common_name, sizeof(common_name), spec->common_name);
-    return X509_NAME_add_entry_by_NID(subject, NID_commonName, MBSTRING_UTF8, (const unsigned char *)common_name, -1, -1,
-                                      0) &&
+    return X509_NAME_add_entry_by_NID(subject, NID_commonName, MBSTRING_UTF8, (const unsigned char *)common_name, -1,
+                                      -1, 0) &&
            X509_set_issuer_name(certificate, X509_get_subject_name(spec->issuer ? spec->issuer : certificate));
 }
 
@@ -149,7 +149,8 @@ static bool set_extensions(X509 *certificate, const struct certificate_spec *spe
            add_extension(certificate, issuer, NID_subject_key_identifier, "hash") &&
            add_extension(certificate, issuer, NID_authority_key_identifier, "keyid:always") &&
            (!spec->extended_usage || add_extension(certificate, issuer, NID_ext_key_usage, spec->extended_usage)) &&
-           (!spec->names || X509_add1_ext_i2d(certificate, NID_subject_alt_name, spec->names, 0, X509V3_ADD_DEFAULT) == 1);
+           (!spec->names ||
+            X509_add1_ext_i2d(certificate, NID_subject_alt_name, spec->names, 0, X509V3_ADD_DEFAULT) == 1);
 }
 
 X509 *certificate_issue(const struct certificate_spec *spec, struct err *err)
@@ -158,9 +159,9 @@ X509 *certificate_issue(const struct certificate_spec *spec, struct err *err)
 
     if (!certificate)
         abort();
-    if (!X509_set_version(certificate, X509_VERSION_3) || !set_serial(certificate) || !set_validity(certificate, spec) ||
-        !set_names(certificate, spec) || !X509_set_pubkey(certificate, spec->key) || !set_extensions(certificate, spec) ||
-        !X509_sign(certificate, spec->issuer_key, EVP_sha256())) {
+    if (!X509_set_version(certificate, X509_VERSION_3) || !set_serial(certificate) ||
+        !set_validity(certificate, spec) || !set_names(certificate, spec) || !X509_set_pubkey(certificate, spec->key) ||
+        !set_extensions(certificate, spec) || !X509_sign(certificate, spec->issuer_key, EVP_sha256())) {
         openssl_error(err, "cannot issue a certificate");
         return NULL;
     }

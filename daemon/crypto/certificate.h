@@ -18,13 +18,13 @@ DEFINE_CLEANUP(BIO *, BIO_free_all)
 #define AUTO_BIO CLEANUP(BIO_free_all_p)
 
 struct certificate_spec {
-    const char *common_name;   /* cut at 64 characters (X.520 ub-common-name) */
+    const char *common_name; /* cut at 64 characters (X.520 ub-common-name) */
     int days;
-    bool ca;                   /* else a leaf */
+    bool ca;                    /* else a leaf */
     const char *extended_usage; /* "serverAuth", "clientAuth"; NULL for a CA */
-    GENERAL_NAMES *names;      /* SAN; NULL for a CA */
+    GENERAL_NAMES *names;       /* SAN; NULL for a CA */
     EVP_PKEY *key;
-    X509 *issuer;              /* NULL: signs itself */
+    X509 *issuer; /* NULL: signs itself */
     EVP_PKEY *issuer_key;
 };
 

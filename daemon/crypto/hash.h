@@ -17,7 +17,7 @@ struct hash;
 struct hash *hash_new(void);
 void hash_update(struct hash *hash, const void *data, size_t size);
 void hash_final(struct hash *hash, uint8_t ret_digest[HASH_SIZE]); /* and starts anew: the object may be used again */
-void hash_free(struct hash *hash);                                /* NULL is fine */
+void hash_free(struct hash *hash);                                 /* NULL is fine */
 
 /* Lower-case hex; returns ret. */
 char *hash_hex(const uint8_t digest[HASH_SIZE], char ret[HASH_HEX_SIZE]);

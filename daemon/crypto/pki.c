@@ -57,8 +57,8 @@ static int ca_issue(struct ca *ca, const struct pki_paths *paths, struct err *er
 
     /* A random part: a client that trusts the CAs of several hosts must be able to tell them apart by name. */
     hash_random(random, sizeof(random));
-    str_format(common_name, sizeof(common_name), "quiesced private CA %02x%02x%02x%02x", random[0], random[1], random[2],
-               random[3]);
+    str_format(common_name, sizeof(common_name), "quiesced private CA %02x%02x%02x%02x", random[0], random[1],
+               random[2], random[3]);
     struct certificate_spec spec = {
         .common_name = common_name, .days = PKI_CA_DAYS, .ca = true, .key = ca->key, .issuer_key = ca->key};
     char kept_name[sizeof(common_name)] = "";
@@ -138,7 +138,8 @@ static int leaf_ensure(const struct leaf *leaf, const struct ca *ca, struct err 
     if (leaf_in_order(leaf, ca))
         return 0;
     if (!ca->key)
-        return err_set(err, VSS_E_UNEXPECTED, "Put the CA's key back (ca.key), or configure tls.certificate and tls.key.",
+        return err_set(err, VSS_E_UNEXPECTED,
+                       "Put the CA's key back (ca.key), or configure tls.certificate and tls.key.",
                        "%s must be issued or renewed, and the private CA's key is not there", leaf->certificate_path);
     AUTO_PKEY EVP_PKEY *key = certificate_key_new(err);
     if (!key)
@@ -287,8 +288,9 @@ int pki_ensure(const struct pki_request *request, struct err *err)
     if (mkdir(paths.directory, 0700) != 0 && errno != EEXIST)
         return err_errno(err, VSS_E_UNEXPECTED, errno, NULL, "cannot create %s", paths.directory);
     int result = 0;
-    if (ca_ensure(&ca, &paths, err) != 0 || ca_publish(&paths, err) != 0 || server_ensure(request, &paths, &ca, err) != 0 ||
-        admin_ensure(&paths, &ca, err) != 0 || token_ensure(&paths, err) != 0)
+    if (ca_ensure(&ca, &paths, err) != 0 || ca_publish(&paths, err) != 0 ||
+        server_ensure(request, &paths, &ca, err) != 0 || admin_ensure(&paths, &ca, err) != 0 ||
+        token_ensure(&paths, err) != 0)
         result = -1;
     X509_free(ca.certificate);
     EVP_PKEY_free(ca.key);

@@ -1,5 +1,6 @@
 #pragma once
-/* The daemon's credentials under state_dir/pki: private CA, server certificate, admin client certificate, admin token. */
+/* The daemon's credentials under state_dir/pki: private CA, server certificate, admin client certificate, admin token.
+ */
 #include <limits.h>
 #include <stddef.h>
 
@@ -7,10 +8,11 @@
 
 enum {
     PKI_CA_DAYS = 3650,
-    PKI_CA_RENEW_DAYS = 800,  /* the CA's certificate is issued anew, with the same key, when less than this is left: a
-                                 leaf then never outlives its CA, and clients that hold the old file go on until it ends */
-    PKI_SERVER_DAYS = 397,    /* CA/Browser Forum Baseline Requirements 6.3.2: at most 398 days */
-    PKI_ADMIN_DAYS = 3650,    /* scripts hold copies of it; bounded by the CA's own end */
+    PKI_CA_RENEW_DAYS =
+        800,               /* the CA's certificate is issued anew, with the same key, when less than this is left: a
+                              leaf then never outlives its CA, and clients that hold the old file go on until it ends */
+    PKI_SERVER_DAYS = 397, /* CA/Browser Forum Baseline Requirements 6.3.2: at most 398 days */
+    PKI_ADMIN_DAYS = 3650, /* scripts hold copies of it; bounded by the CA's own end */
 };
 
 struct pki_paths {
@@ -32,13 +34,14 @@ struct pki_request {
     size_t n_addresses;
 };
 /* Makes what is missing, renews what is due; what is in order is left alone. A CA that clients may trust is never
- * replaced: a CA certificate without its key is an error as soon as something must be signed. localhost, 127.0.0.1 and ::1
- * are always covered. Logs one line for each thing made. */
+ * replaced: a CA certificate without its key is an error as soon as something must be signed. localhost, 127.0.0.1 and
+ * ::1 are always covered. Logs one line for each thing made. */
 int pki_ensure(const struct pki_request *request, struct err *err);
 
 enum { PKI_TOKEN_SIZE = 5 + 43 + 1 };
 /* The admin token without its line end. */
 int pki_admin_token(const char *state_dir, char ret[PKI_TOKEN_SIZE], struct err *err);
 
-/* The short-lived role: --state-dir DIR --hostname NAME... --address ADDRESS... Exit status 0, or 1 with a logged reason. */
+/* The short-lived role: --state-dir DIR --hostname NAME... --address ADDRESS... Exit status 0, or 1 with a logged
+ * reason. */
 int signer_main(int argc, char **argv);

@@ -13,8 +13,10 @@
 int signer_main(int argc, char **argv)
 {
     static const struct option options[] = {
-        {"role", required_argument, NULL, 'r'},    {"state-dir", required_argument, NULL, 's'},
-        {"hostname", required_argument, NULL, 'h'}, {"address", required_argument, NULL, 'a'},
+        {"role", required_argument, NULL, 'r'},
+        {"state-dir", required_argument, NULL, 's'},
+        {"hostname", required_argument, NULL, 'h'},
+        {"address", required_argument, NULL, 'a'},
         {NULL, 0, NULL, 0},
     };
     AUTO_FREE const char **hostnames = mem_new(sizeof(*hostnames) * (size_t)(argc + 1));

@@ -17,8 +17,9 @@ static int open_one(const char *text, int *ret_errno, struct err *err)
         int errnum;
         const char *hint;
     } hints[] = {
-        {EADDRINUSE, "Another program listens there (ss -ltnp shows which): stop it, or choose another address with --listen "
-                     "ADDR:PORT."},
+        {EADDRINUSE,
+         "Another program listens there (ss -ltnp shows which): stop it, or choose another address with --listen "
+         "ADDR:PORT."},
         {EADDRNOTAVAIL, "No interface of this host has this address."},
         {EACCES, "Ports below 1024 need root: choose a higher one."},
     };
@@ -58,7 +59,8 @@ int listeners_open(struct listeners *listeners, const json_t *texts, bool forgiv
             continue;
         }
         if (forgiving && listeners->n > 0 && (errnum == EAFNOSUPPORT || errnum == EADDRNOTAVAIL)) {
-            log_line(LOG_LEVEL_INFO, NULL, "not listening on %s: this host has no such address", json_string_value(text));
+            log_line(LOG_LEVEL_INFO, NULL, "not listening on %s: this host has no such address",
+                     json_string_value(text));
             continue;
         }
         listeners_close(listeners);

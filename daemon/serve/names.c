@@ -4,6 +4,9 @@
 #include <net/if.h>
 #include <netdb.h>
 #include <netinet/in.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -43,35 +46,85 @@ static bool is_dns_name(const char *text)
            strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_") == length;
 }
 
-/* getaddrinfo knows no time-out of its own. The request outlives a time-out: glibc's thread still writes to it. */
+/* getaddrinfo knows no time-out of its own, hence the thread; whoever comes last frees. (glibc's getaddrinfo_a does the
+ * same, but with a thread that the sanitizers do not see.) */
+struct lookup {
+    pthread_mutex_t lock;
+    pthread_cond_t ended;
+    bool done, abandoned;
+    char node[256], fqdn[256];
+};
+
+static void lookup_free(struct lookup *lookup)
+{
+    pthread_cond_destroy(&lookup->ended);
+    pthread_mutex_destroy(&lookup->lock);
+    free(lookup);
+}
+
+static void *lookup_run(void *arg)
+{
+    struct lookup *lookup = arg;
+    const struct addrinfo hints = {.ai_flags = AI_CANONNAME, .ai_socktype = SOCK_STREAM};
+    struct addrinfo *found = NULL;
+
+    bool ok = getaddrinfo(lookup->node, NULL, &hints, &found) == 0;
+    pthread_mutex_lock(&lookup->lock);
+    if (ok && found->ai_canonname)
+        str_copy(lookup->fqdn, sizeof(lookup->fqdn), found->ai_canonname);
+    if (ok)
+        freeaddrinfo(found);
+    lookup->done = true;
+    bool abandoned = lookup->abandoned;
+    pthread_cond_signal(&lookup->ended);
+    pthread_mutex_unlock(&lookup->lock);
+    if (abandoned)
+        lookup_free(lookup);
+    return NULL;
+}
+
+/* With every signal blocked: they belong to the loop's thread. */
+static bool lookup_start(struct lookup *lookup)
+{
+    pthread_attr_t detached;
+    pthread_t thread;
+    sigset_t all, before;
+
+    sigfillset(&all);
+    pthread_attr_init(&detached);
+    pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
+    pthread_sigmask(SIG_BLOCK, &all, &before);
+    bool started = pthread_create(&thread, &detached, lookup_run, lookup) == 0;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&detached);
+    return started;
+}
+
 static void add_fqdn(json_t *list, const char *node)
 {
-    static struct addrinfo hints;
-    static struct gaicb request;
-    static char name[256];
-    static bool under_way;
-    struct gaicb *requests[] = {&request};
+    struct lookup *lookup = mem_new(sizeof(*lookup));
+    struct timespec end;
 
-    if (under_way && gai_error(&request) == EAI_INPROGRESS)
-        return;
-    if (under_way && gai_error(&request) == 0)
-        freeaddrinfo(request.ar_result);
-    str_copy(name, sizeof(name), node);
-    hints = (struct addrinfo){.ai_flags = AI_CANONNAME, .ai_socktype = SOCK_STREAM};
-    request = (struct gaicb){.ar_name = name, .ar_request = &hints};
-    under_way = getaddrinfo_a(GAI_NOWAIT, requests, 1, NULL) == 0;
-    if (!under_way)
-        return;
-    gai_suspend((const struct gaicb *const *)requests, 1, &(struct timespec){FQDN_SECONDS, 0});
-    if (gai_error(&request) != 0) {
-        if (gai_cancel(&request) == EAI_CANCELED)
-            under_way = false;
+    pthread_mutex_init(&lookup->lock, NULL);
+    pthread_cond_init(&lookup->ended, NULL);
+    str_copy(lookup->node, sizeof(lookup->node), node);
+    clock_gettime(CLOCK_REALTIME, &end);
+    end.tv_sec += FQDN_SECONDS;
+    if (!lookup_start(lookup)) {
+        lookup_free(lookup);
         return;
     }
-    if (request.ar_result && request.ar_result->ai_canonname && is_dns_name(request.ar_result->ai_canonname))
-        add(list, request.ar_result->ai_canonname);
-    freeaddrinfo(request.ar_result);
-    under_way = false;
+    pthread_mutex_lock(&lookup->lock);
+    while (!lookup->done && pthread_cond_timedwait(&lookup->ended, &lookup->lock, &end) == 0)
+        ;
+    bool done = lookup->done;
+    lookup->abandoned = !done;
+    pthread_mutex_unlock(&lookup->lock);
+    if (!done)
+        return;
+    if (is_dns_name(lookup->fqdn))
+        add(list, lookup->fqdn);
+    lookup_free(lookup);
 }
 
 static void add_addresses(json_t *list)

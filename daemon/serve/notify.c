@@ -40,9 +40,9 @@ void notify_reloading(void)
 
 int notify_ready_file(const char *path, const struct ready *ready, struct err *err)
 {
-    AUTO_JSON json_t *doc = json_pack("{s:s, s:s, s:s, s:s, s:s, s:i}", "url", ready->url, "ca", ready->ca, "cert",
-                                      ready->certificate, "key", ready->key, "token_file", ready->token_file, "pid",
-                                      (int)getpid());
+    AUTO_JSON json_t *doc =
+        json_pack("{s:s, s:s, s:s, s:s, s:s, s:i}", "url", ready->url, "ca", ready->ca, "cert", ready->certificate,
+                  "key", ready->key, "token_file", ready->token_file, "pid", (int)getpid());
     AUTO_FREE char *text = doc ? json_dumps(doc, JSON_COMPACT) : NULL;
 
     if (!text)

@@ -15,14 +15,15 @@ static const char usage[] =
     "  --config FILE       YAML; without it the defaults hold\n"
     "  --state-dir DIR     default /var/lib/quiesced, for other users than root $XDG_STATE_HOME/quiesced\n"
     "  --listen ADDR:PORT  in place of the configuration's listen; port 0 takes any free one\n"
-    "  --ready-file FILE   written once requests are served: {\"url\",\"ca\",\"cert\",\"key\",\"token_file\",\"pid\"}\n";
+    "  --ready-file FILE   written once requests are served: "
+    "{\"url\",\"ca\",\"cert\",\"key\",\"token_file\",\"pid\"}\n";
 
 int options_parse(int argc, char **argv, struct serve_options *ret)
 {
     static const struct option table[] = {
-        {"config", required_argument, NULL, 'c'},  {"state-dir", required_argument, NULL, 's'},
-        {"listen", required_argument, NULL, 'l'},  {"ready-file", required_argument, NULL, 'r'},
-        {"help", no_argument, NULL, 'h'},          {NULL, 0, NULL, 0},
+        {"config", required_argument, NULL, 'c'}, {"state-dir", required_argument, NULL, 's'},
+        {"listen", required_argument, NULL, 'l'}, {"ready-file", required_argument, NULL, 'r'},
+        {"help", no_argument, NULL, 'h'},         {NULL, 0, NULL, 0},
     };
     int option;
 
@@ -72,7 +73,8 @@ static int absolute(const char *path, char ret[PATH_MAX], struct err *err)
     if (!fits || !realpath(existing, resolved) ||
         !str_format(ret, PATH_MAX, "%s%s", strcmp(resolved, "/") == 0 && *rest ? "" : resolved, rest) ||
         !path_is_canonical(ret))
-        return err_set(err, E_INVALIDARG, "Give an absolute path to a directory.", "state directory %s: not usable", path);
+        return err_set(err, E_INVALIDARG, "Give an absolute path to a directory.", "state directory %s: not usable",
+                       path);
     return 0;
 }
 

@@ -99,10 +99,12 @@ int places_make(struct places *places, const json_t *config, const struct proc_i
 
     if (!str_format(places->store, sizeof(places->store), "%s/store", places->state_dir) ||
         !str_copy(places->staging, sizeof(places->staging), json_str(copy, "staging", "")))
-        return err_set(err, E_INVALIDARG, "Use a shorter path.", "state directory %s: path too long", places->state_dir);
+        return err_set(err, E_INVALIDARG, "Use a shorter path.", "state directory %s: path too long",
+                       places->state_dir);
     if (pki_paths(places->state_dir, &places->pki, err) != 0)
         return -1;
-    if (make_directory(places->pki.directory, 0700, NULL, err) != 0 || make_directory(places->store, 0700, core, err) != 0)
+    if (make_directory(places->pki.directory, 0700, NULL, err) != 0 ||
+        make_directory(places->store, 0700, core, err) != 0)
         return -1;
     if (geteuid() == 0 && give_files(places->store, core, err) != 0)
         return -1;
@@ -112,8 +114,9 @@ int places_make(struct places *places, const json_t *config, const struct proc_i
 static int create_user(const char *name, struct err *err)
 {
     static const char hint[] = "Create it (useradd --system), or name existing users in run_as.";
-    const char *const argv[] = {"/usr/sbin/useradd", "--system", "--no-create-home", "--home-dir", "/nonexistent",
-                                "--shell", "/usr/sbin/nologin", name, NULL};
+    const char *const argv[] = {"/usr/sbin/useradd", "--system",     "--no-create-home",
+                                "--home-dir",        "/nonexistent", "--shell",
+                                "/usr/sbin/nologin", name,           NULL};
     const struct proc_fd fds[] = {{STDERR_FILENO, STDERR_FILENO}};
     const struct proc_spec spec = {.argv = argv, .fds = fds, .n_fds = ELEMENTS(fds), .die_with_parent = true};
     int status = 0, pidfd = -1;

@@ -172,8 +172,8 @@ static int find_users(struct serve *serve, struct err *err)
     if (places_user(json_str(run_as, "front", ""), &serve->front_user, err) != 0 ||
         places_user(json_str(run_as, "core", ""), &serve->core_user, err) != 0)
         return -1;
-    if (serve->root && (serve->front_user.uid == serve->core_user.uid || serve->front_user.uid == 0 ||
-                        serve->core_user.uid == 0))
+    if (serve->root &&
+        (serve->front_user.uid == serve->core_user.uid || serve->front_user.uid == 0 || serve->core_user.uid == 0))
         return err_set(err, E_INVALIDARG, "Name two system users of their own in run_as.",
                        "run_as: front and core must be two users, and neither of them root");
     return 0;

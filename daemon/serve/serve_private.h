@@ -13,14 +13,14 @@
 #include "crypto/pki.h"
 
 enum {
-    SERVE_LISTENERS_MAX = 16,       /* conf_spec.c: listen */
-    SERVE_START_MS = 30000,         /* until all roles are ready; recovery of a large store takes seconds */
-    SERVE_STOP_MS = 15000,          /* after end-of-file: every role undoes and exits; then SIGKILL */
-    SERVE_DRAIN_EXTRA_MS = 20000,   /* beyond limits.drain_seconds */
-    SERVE_FRONT_GRACE_MS = 2000,    /* idle connections are not waited for once core is drained */
+    SERVE_LISTENERS_MAX = 16,     /* conf_spec.c: listen */
+    SERVE_START_MS = 30000,       /* until all roles are ready; recovery of a large store takes seconds */
+    SERVE_STOP_MS = 15000,        /* after end-of-file: every role undoes and exits; then SIGKILL */
+    SERVE_DRAIN_EXTRA_MS = 20000, /* beyond limits.drain_seconds */
+    SERVE_FRONT_GRACE_MS = 2000,  /* idle connections are not waited for once core is drained */
     SERVE_BACKOFF_FIRST_MS = 100,
     SERVE_BACKOFF_MAX_MS = 5000,
-    SERVE_STEADY_MS = 10000,        /* a generation that served this long starts the backoff anew */
+    SERVE_STEADY_MS = 10000, /* a generation that served this long starts the backoff anew */
     SERVE_FAILED_STARTS_MAX = 5,
     SERVE_RENEW_MS = 12 * 3600 * 1000, /* how often names, addresses and ends of certificates are looked at */
 };
@@ -62,7 +62,8 @@ struct listeners {
     int fds[SERVE_LISTENERS_MAX];
     size_t n;
 };
-/* texts: array of "ADDR:PORT". forgiving: an address family that the host lacks is left out, as long as one is served. */
+/* texts: array of "ADDR:PORT". forgiving: an address family that the host lacks is left out, as long as one is served.
+ */
 int listeners_open(struct listeners *listeners, const json_t *texts, bool forgiving, struct err *err);
 void listeners_close(struct listeners *listeners);
 /* "https://127.0.0.1:8877" of one of them. */
@@ -113,7 +114,7 @@ struct serve {
     int terminal_fd; /* serve's own standard error from before log.file, or -1 */
     struct role roles[ROLE_NAMES];
     enum phase phase;
-    bool ending;        /* SIGTERM, SIGINT, or too many failed starts */
+    bool ending; /* SIGTERM, SIGINT, or too many failed starts */
     int exit_code;
     bool announced, first_start, reload_pending;
     bool agent_draining; /* the second half of a drain: front and core are done */

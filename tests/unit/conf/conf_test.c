@@ -58,8 +58,8 @@ static void an_empty_file_is_the_default(void **state)
     (void)state;
     assert_int_equal(read_config("# nothing\n", &config, &faults), 0);
     assert_true(json_equal(config, defaults));
-    assert_int_equal(json_int(json_object_get(json_object_get(config, "limits"), "writer_seconds"), "prepare_backup", 0),
-                     300);
+    assert_int_equal(
+        json_int(json_object_get(json_object_get(config, "limits"), "writer_seconds"), "prepare_backup", 0), 300);
 }
 
 static void the_default_passes_its_own_validator(void **state)
@@ -81,21 +81,22 @@ static void the_design_example_is_accepted_and_keeps_what_it_says(void **state)
 
     (void)state;
     assert_int_equal(
-        read_config("listen: [\"127.0.0.1:8877\"]\n"
-                    "tls: {certificate: /a, key: /b, client_ca: /c, hostnames: [backup1.example.org]}\n"
-                    "log: {file: /var/log/q}\n"
-                    "state_dir: /var/lib/quiesced\n"
-                    "writers:      [{name: recorder, type: exec, command: [/usr/lib/x/writer, --flag], user: nobody, "
-                    "environment: {K: v}},\n"
-                    "  {name: pg-main, type: postgresql, connection: \"host=/run/postgresql port=5432\", user: postgres},\n"
-                    "  {name: app, type: sqlite, databases: [/srv/app/app.db]}]\n"
-                    "providers:    {copy: {staging: /var/lib/quiesced/staging}}\n"
-                    "repositories: [{name: main, mover: archive, path: /srv/backups}, {name: off, mover: restic, url: "
-                    "\"rest:http://127.0.0.1:8000/\", password_file: /p}]\n"
-                    "restore: {roots: [/srv]}\n"
-                    "run_as: {front: quiesced-front, core: quiesced}\n"
-                    "limits:       {freeze_seconds: 30}\n",
-                    &config, &faults),
+        read_config(
+            "listen: [\"127.0.0.1:8877\"]\n"
+            "tls: {certificate: /a, key: /b, client_ca: /c, hostnames: [backup1.example.org]}\n"
+            "log: {file: /var/log/q}\n"
+            "state_dir: /var/lib/quiesced\n"
+            "writers:      [{name: recorder, type: exec, command: [/usr/lib/x/writer, --flag], user: nobody, "
+            "environment: {K: v}},\n"
+            "  {name: pg-main, type: postgresql, connection: \"host=/run/postgresql port=5432\", user: postgres},\n"
+            "  {name: app, type: sqlite, databases: [/srv/app/app.db]}]\n"
+            "providers:    {copy: {staging: /var/lib/quiesced/staging}}\n"
+            "repositories: [{name: main, mover: archive, path: /srv/backups}, {name: off, mover: restic, url: "
+            "\"rest:http://127.0.0.1:8000/\", password_file: /p}]\n"
+            "restore: {roots: [/srv]}\n"
+            "run_as: {front: quiesced-front, core: quiesced}\n"
+            "limits:       {freeze_seconds: 30}\n",
+            &config, &faults),
         0);
     assert_int_equal(json_int(json_object_get(config, "limits"), "freeze_seconds", 0), 30);
     assert_int_equal(json_int(json_object_get(config, "limits"), "lease_seconds", 0), 1800);
@@ -124,23 +125,24 @@ static void all_faults_come_at_once_with_lines_and_hints(void **state)
 static void rules_between_members_are_checked(void **state)
 {
     (void)state;
-    EXPECT_FAULTS("tls: {certificate: /a}\n"
-                  "repositories: [{name: r, mover: restic, password_file: /p}]\n"
-                  "principals:\n"
-                  "- {name: a, role: viewer}\n"
-                  "run_as: {front: q, core: q}\n"
-                  "listen: ['localhost:80']\n"
-                  "writers: [{name: p, type: postgresql, connection: 'password=x'}, {name: e, type: exec, command: [ls]}]\n",
-                  "quiesced.yaml:6: listen[0]: localhost:80: not a listening address (Write ADDRESS:PORT with a numeric "
-                  "address, for example 0.0.0.0:8877 or [::1]:8877.)",
-                  "quiesced.yaml:1: tls.certificate: needs tls.key (give both, or neither to use the private CA)",
-                  "quiesced.yaml:7: writers[0].connection: must hold no password and be no URL (use keywords; secrets only "
-                  "by reference: passfile=/path, or peer authentication with user)",
-                  "quiesced.yaml:7: writers[1].command[0]: must be an absolute path (no shell and no PATH search is "
-                  "involved)",
-                  "quiesced.yaml:2: repositories[0]: needs exactly one of path and url (url: what follows restic's -r)",
-                  "quiesced.yaml:4: principals[0]: needs exactly one of token_sha256 and certificate",
-                  "quiesced.yaml:5: run_as.core: is the same user as run_as.front (each role needs a user of its own)");
+    EXPECT_FAULTS(
+        "tls: {certificate: /a}\n"
+        "repositories: [{name: r, mover: restic, password_file: /p}]\n"
+        "principals:\n"
+        "- {name: a, role: viewer}\n"
+        "run_as: {front: q, core: q}\n"
+        "listen: ['localhost:80']\n"
+        "writers: [{name: p, type: postgresql, connection: 'password=x'}, {name: e, type: exec, command: [ls]}]\n",
+        "quiesced.yaml:6: listen[0]: localhost:80: not a listening address (Write ADDRESS:PORT with a numeric "
+        "address, for example 0.0.0.0:8877 or [::1]:8877.)",
+        "quiesced.yaml:1: tls.certificate: needs tls.key (give both, or neither to use the private CA)",
+        "quiesced.yaml:7: writers[0].connection: must hold no password and be no URL (use keywords; secrets only "
+        "by reference: passfile=/path, or peer authentication with user)",
+        "quiesced.yaml:7: writers[1].command[0]: must be an absolute path (no shell and no PATH search is "
+        "involved)",
+        "quiesced.yaml:2: repositories[0]: needs exactly one of path and url (url: what follows restic's -r)",
+        "quiesced.yaml:4: principals[0]: needs exactly one of token_sha256 and certificate",
+        "quiesced.yaml:5: run_as.core: is the same user as run_as.front (each role needs a user of its own)");
 }
 
 static void what_yaml_allows_but_we_do_not_is_refused_with_its_line(void **state)
@@ -185,13 +187,15 @@ static void plain_scalars_become_what_yaml_1_2_says(void **state)
     AUTO_JSON json_t *value = NULL;
     AUTO_JSON json_t *lines = NULL;
     struct err err;
-    static const char text[] = "[1, -2, 0x10, 0o17, 1.5, 1e3, true, False, yes, '1', ~, 1.2.3, 99999999999999999999, .inf]";
+    static const char text[] =
+        "[1, -2, 0x10, 0o17, 1.5, 1e3, true, False, yes, '1', ~, 1.2.3, 99999999999999999999, .inf]";
 
     (void)state;
     assert_int_equal(yaml_load(text, strlen(text), "t", &value, &lines, &err), 0);
     AUTO_JSON json_t *expected = json_pack("[iiiiffbbssnsss]", 1, -2, 16, 15, 1.5, 1000.0, 1, 0, "yes", "1", "1.2.3",
                                            "99999999999999999999", ".inf");
-    /* An integer too large for 64 bits is no integer; as a real it would lose digits, but it is a number all the same. */
+    /* An integer too large for 64 bits is no integer; as a real it would lose digits, but it is a number all the same.
+     */
     json_array_set_new(expected, 12, json_real(99999999999999999999.0));
     assert_true(json_equal(value, expected));
 }
@@ -209,10 +213,10 @@ static void load_puts_all_faults_into_one_error(void **state)
 
 static void redaction_takes_secrets_out_and_leaves_the_rest(void **state)
 {
-    AUTO_JSON json_t *config = json_pack(
-        "{s[{ssssssss}],s[{ss s{ss}}],s[{ssss}]}", "repositories", "name", "off", "mover", "restic", "url",
-        "rest:http://u:secret1@host:8000/", "password_file", "/p", "writers", "name", "e", "environment", "K", "secret2",
-        "principals", "name", "n", "token_sha256", "secret3");
+    AUTO_JSON json_t *config =
+        json_pack("{s[{ssssssss}],s[{ss s{ss}}],s[{ssss}]}", "repositories", "name", "off", "mover", "restic", "url",
+                  "rest:http://u:secret1@host:8000/", "password_file", "/p", "writers", "name", "e", "environment", "K",
+                  "secret2", "principals", "name", "n", "token_sha256", "secret3");
     assert_non_null(config);
     AUTO_JSON json_t *copy = conf_redacted(config);
     AUTO_FREE char *text = json_dumps(copy, 0);
@@ -222,13 +226,15 @@ static void redaction_takes_secrets_out_and_leaves_the_rest(void **state)
     assert_non_null(strstr(text, "@host:8000/"));
     assert_non_null(strstr(text, "\"password_file\": \"/p\""));
     assert_string_equal(
-        json_str(json_object_get(json_array_get(json_object_get(config, "writers"), 0), "environment"), "K", ""), "secret2");
+        json_str(json_object_get(json_array_get(json_object_get(config, "writers"), 0), "environment"), "K", ""),
+        "secret2");
 }
 
 static void listening_addresses_are_read_and_written_back(void **state)
 {
     static const char *const good[] = {"127.0.0.1:8877", "[::1]:0", "0.0.0.0:65535", "[::]:1"};
-    static const char *const bad[] = {"", ":80", "127.0.0.1", "127.0.0.1:65536", "::1:80", "[::1]", "host:80", "127.0.0.1:"};
+    static const char *const bad[] = {"",       ":80",   "127.0.0.1", "127.0.0.1:65536",
+                                      "::1:80", "[::1]", "host:80",   "127.0.0.1:"};
     struct listen_address address;
     struct err err;
     char text[64];

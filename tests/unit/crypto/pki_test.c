@@ -51,8 +51,11 @@ static int place_remove(void **state)
 static void ensure(const struct place *place, const char *hostname, const char *address)
 {
     struct err err = {0};
-    const struct pki_request request = {
-        .state_dir = place->directory, .hostnames = &hostname, .n_hostnames = 1, .addresses = &address, .n_addresses = 1};
+    const struct pki_request request = {.state_dir = place->directory,
+                                        .hostnames = &hostname,
+                                        .n_hostnames = 1,
+                                        .addresses = &address,
+                                        .n_addresses = 1};
 
     if (pki_ensure(&request, &err) != 0)
         fail_msg("%s", err.text);
@@ -174,8 +177,11 @@ static void a_ca_without_its_key_is_never_replaced(void **state)
 {
     const struct place *place = *state;
     const char *hostname = "other.example", *address = "192.0.2.9";
-    const struct pki_request request = {
-        .state_dir = place->directory, .hostnames = &hostname, .n_hostnames = 1, .addresses = &address, .n_addresses = 1};
+    const struct pki_request request = {.state_dir = place->directory,
+                                        .hostnames = &hostname,
+                                        .n_hostnames = 1,
+                                        .addresses = &address,
+                                        .n_addresses = 1};
     struct err err = {0};
 
     ensure(place, "host.example", "192.0.2.7");
@@ -192,8 +198,11 @@ static void damaged_files_and_wrong_names_are_errors_with_their_path(void **stat
 {
     const struct place *place = *state;
     const char *hostname = "host.example", *address = "192.0.2.7";
-    struct pki_request request = {
-        .state_dir = place->directory, .hostnames = &hostname, .n_hostnames = 1, .addresses = &address, .n_addresses = 1};
+    struct pki_request request = {.state_dir = place->directory,
+                                  .hostnames = &hostname,
+                                  .n_hostnames = 1,
+                                  .addresses = &address,
+                                  .n_addresses = 1};
     struct err err = {0};
 
     ensure(place, hostname, address);
@@ -231,7 +240,8 @@ static void certificates_live_as_long_as_the_header_says(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(the_first_start_makes_everything_with_the_right_modes, place_make, place_remove),
+        cmocka_unit_test_setup_teardown(the_first_start_makes_everything_with_the_right_modes, place_make,
+                                        place_remove),
         cmocka_unit_test_setup_teardown(a_second_start_changes_nothing, place_make, place_remove),
         cmocka_unit_test_setup_teardown(a_new_name_or_address_renews_the_server_certificate_alone, place_make,
                                         place_remove),

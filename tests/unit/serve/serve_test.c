@@ -1,5 +1,5 @@
-/* The supervisor with roles of straw: this program starts itself as "serve", which starts it again as --role=NAME. What a role is
- * told it leaves in $QUIESCED_FAULT_DIR; files there also tell it how to misbehave. */
+/* The supervisor with roles of straw: this program starts itself as "serve", which starts it again as --role=NAME. What
+ * a role is told it leaves in $QUIESCED_FAULT_DIR; files there also tell it how to misbehave. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -148,9 +148,10 @@ static int daemon_remove(void **state)
 
 static pid_t start_serve(const struct daemon *daemon, const char *listen, const char *output, int *ret_pidfd)
 {
-    const char *const argv[] = {daemon->program, "serve",       "--config",       daemon->config,
-                                "--state-dir",   daemon->state, "--ready-file",   daemon->ready,
-                                listen ? "--listen" : NULL, listen, NULL};
+    const char *const argv[] = {daemon->program, "serve",       "--config",
+                                daemon->config,  "--state-dir", daemon->state,
+                                "--ready-file",  daemon->ready, listen ? "--listen" : NULL,
+                                listen,          NULL};
     AUTO_FREE char *faults = str_new("QUIESCED_FAULT_DIR=%s", daemon->faults);
     const char *notify = getenv("NOTIFY_SOCKET");
     AUTO_FREE char *socket_path = str_new("NOTIFY_SOCKET=%s", notify ? notify : "");
@@ -298,8 +299,9 @@ static void the_first_start_prints_a_curl_line_and_the_second_does_not(void **st
         kill(daemon->pid, SIGTERM);
         assert_int_equal(finish(daemon), 0);
         AUTO_FREE char *output = read_file(daemon, "output");
-        AUTO_FREE char *line = str_new("\ncurl --cacert %s --cert %s --key %s %s/sessions\n", json_str(ready, "ca", ""),
-                                       json_str(ready, "cert", ""), json_str(ready, "key", ""), json_str(ready, "url", ""));
+        AUTO_FREE char *line =
+            str_new("\ncurl --cacert %s --cert %s --key %s %s/sessions\n", json_str(ready, "ca", ""),
+                    json_str(ready, "cert", ""), json_str(ready, "key", ""), json_str(ready, "url", ""));
         assert_true((strstr(output, line) != NULL) == (round == 0));
         AUTO_FREE char *path = str_new("%s/output", daemon->root);
         assert_int_equal(unlink(path), 0);
@@ -487,7 +489,8 @@ static void the_service_manager_is_told(void **state)
     static const struct {
         int signo;
         const char *words[2];
-    } rows[] = {{0, {"READY=1", NULL}}, {SIGHUP, {"RELOADING=1\nMONOTONIC_USEC=", "READY=1"}}, {SIGTERM, {"STOPPING=1", NULL}}};
+    } rows[] = {
+        {0, {"READY=1", NULL}}, {SIGHUP, {"RELOADING=1\nMONOTONIC_USEC=", "READY=1"}}, {SIGTERM, {"STOPPING=1", NULL}}};
     for (size_t i = 0; i < ELEMENTS(rows); i++) {
         if (rows[i].signo)
             assert_int_equal(kill(daemon->pid, rows[i].signo), 0);
