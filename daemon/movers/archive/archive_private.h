@@ -1,11 +1,9 @@
 #pragma once
 /* What the archive mover's files share. Repository layout: PATH/quiesced-repository.json and, per backup,
- * PATH/ID/{data.tar.zst,manifest.jsonl,document.json,complete.json}; written as ID.partial, renamed last. */
+ * PATH/ID/{data.tar.zst,manifest.jsonl,document.json,complete.json}; written as ID.partial (locked while it grows) and
+ * renamed last, so that a directory without a suffix is complete. complete.json holds the other files' SHA-256. */
 #include <limits.h>
-#include <stdio.h>
-#include <sys/stat.h>
 
-#include "base/cleanup.h"
 #include "crypto/hash.h"
 #include "movers/mover.h"
 
@@ -13,25 +11,33 @@
 const char *arc_path(const json_t *repository);
 int arc_open(const json_t *repository, bool create, struct err *err);
 /* PATH/ID[suffix], after checking that id is an id. */
-int arc_place(const json_t *repository, const char *backup_id, const char *suffix, char *ret, size_t size, struct err *err);
+int arc_place(const json_t *repository, const char *backup_id, const char *suffix, char ret[PATH_MAX], struct err *err);
 int arc_write_json(const char *dir, const char *name, const json_t *doc, struct err *err);
+/* NULL when absent or damaged. */
 json_t *arc_read_json(const char *dir, const char *name);
-/* Removes a directory of flat files of ours. */
+/* Removes a backup's directory: only files that we write lie there. */
 void arc_remove_dir(const char *dir);
+/* Removes what killed processes left: partial and half-removed backups that nobody holds. */
+void arc_sweep(const json_t *repository);
+/* Creates and locks PATH/ID.partial. Returns its fd or -1. */
+int arc_claim(const char *partial, struct err *err);
 int arc_list(const json_t *repository, const struct mover_host *host, json_t **ret_items, struct err *err);
-int arc_remove(const json_t *repository, const char *backup_id, const char *data_id, const struct mover_host *host, struct err *err);
-/* VSS_E_INSUFFICIENT_STORAGE for a full disk, else VSS_E_UNEXPECTED; names what was written. */
-int arc_failed(int errnum, const char *what, const char *detail, struct err *err);
+int arc_remove(const json_t *repository, const char *backup_id, const char *data_id, const struct mover_host *host,
+               struct err *err);
 
-/* --- manifest.c --- */
-/* One line per entry; path and link as text when UTF-8, else as "path64" (base64). */
-int manifest_add(FILE *file, const char *path, const struct stat *st, const char *sha256, const char *link, const char *hard_link, struct err *err);
-/* Loads it as an object: path bytes (base64 of it when it is not UTF-8) -> entry. */
-json_t *manifest_load(const char *dir, struct err *err);
-/* The key of a path in that object. Caller frees. */
-char *manifest_key(const char *path);
+/* --- output.c: data.tar.zst being written --- */
+struct arc_output;
+struct manifest_entry;
+struct stat;
+int arc_output_open(struct arc_output **ret, const char *dir, struct err *err);
+int arc_output_entry(struct arc_output *output, const struct manifest_entry *entry, int fd, const char *source, struct err *err);
+int arc_output_data(struct arc_output *output, const void *bytes, size_t size, struct err *err);
+/* Finishes and syncs the file; its size and SHA-256. */
+int arc_output_close(struct arc_output *output, int64_t *ret_size, char ret_sha256[HASH_HEX_SIZE], struct err *err);
+void arc_output_free(struct arc_output *output); /* NULL is fine */
 
 /* --- write.c, read.c --- */
 int arc_run(const struct mover_request *request, const struct mover_host *host, json_t **ret_result, struct err *err);
 int arc_restore(const struct mover_restore *request, const struct mover_host *host, json_t **ret_result, struct err *err);
-int arc_verify(const json_t *repository, const char *backup_id, const char *data_id, const struct mover_host *host, json_t **ret_result, struct err *err);
+int arc_verify(const json_t *repository, const char *backup_id, const char *data_id, const struct mover_host *host,
+               json_t **ret_result, struct err *err);

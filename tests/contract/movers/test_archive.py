@@ -79,7 +79,7 @@ def facts(root):
 
 def test_what_goes_in_comes_out(place):
     done = run(place)
-    assert done["result"]["files"] == 32 and done["result"]["bytes"] > 5_000_000, done
+    assert done["result"]["files"] == 33 and done["result"]["bytes"] > 5_000_000, done
     assert restore(place)["result"]["verified"] is True
     copy = pathlib.Path(f"{place}/restored{place}/source")
     assert facts(copy) == facts(place / "source")
@@ -137,7 +137,7 @@ def test_chosen_paths_alone_come_back(place):
 def test_list_and_remove(place):
     run(place)
     items = mover(base(place, "list"))["result"]["items"]
-    assert len(items) == 1 and items[0]["files"] == 32 and items[0]["document"] == {"components": []}
+    assert len(items) == 1 and items[0]["files"] == 33 and items[0]["document"] == {"components": []}
     mover(base(place, "remove"))
     assert mover(base(place, "list"))["result"]["items"] == []
     assert "result" in mover(base(place, "remove")), "removing what is gone is success"

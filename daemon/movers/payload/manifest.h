@@ -1,0 +1,53 @@
+#pragma once
+/* The manifest: what was saved, entry by entry, one JSON line each, sorted by path (parents before children). It lies
+ * in the repository beside the data, and restore and verify hold the data against it.
+ * {"path"|"path64","type","size","mode","uid","gid","mtime","mtime_ns","sha256"?,"link"?,"hard_link"?,"parent"?,"sparse"?}
+ * Paths that are not UTF-8 are base64url of their bytes under the name that ends in 64. */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+#include "base/err.h"
+#include "crypto/hash.h"
+
+struct manifest_entry {
+    char *path; /* original absolute path, any bytes */
+    mode_t mode; /* type and permissions */
+    uid_t uid;
+    gid_t gid;
+    int64_t size; /* regular files, else 0 */
+    struct timespec mtime;
+    bool has_sha256; /* every regular file */
+    uint8_t sha256[HASH_SIZE];
+    char *link;      /* a symbolic link's target */
+    char *hard_link; /* path of the entry that is the same file */
+    bool parent;     /* only above what was asked for: its metadata is as it happened to be */
+    bool sparse;     /* it had holes */
+    /* For the reader's own bookkeeping, not stored: */
+    bool wanted; /* to be restored */
+    bool helper; /* only because a wanted entry is a hard link to it */
+    bool found;
+    bool moved; /* it is in the target */
+};
+
+struct manifest {
+    struct manifest_entry *entries;
+    size_t n, room;
+};
+
+/* Writes one line. file's errors are seen by the caller's ferror or fflush. */
+void manifest_write(FILE *file, const struct manifest_entry *entry);
+/* Reads to end-of-file; name is for messages. VSS_E_CORRUPT_XML_DOCUMENT names the damaged line. */
+int manifest_read(struct manifest *ret, FILE *file, const char *name, struct err *err);
+struct manifest_entry *manifest_find(const struct manifest *manifest, const char *path);
+/* Marks what lies at or beneath the prefixes (NULL or empty = everything) with the directories above it. */
+void manifest_select(struct manifest *manifest, const char *const *paths);
+void manifest_entry_clear(struct manifest_entry *entry);
+void manifest_clear(struct manifest *manifest);
+
+/* "file", "directory"... of a mode. Static storage. */
+const char *manifest_type(mode_t mode);
+/* The path as JSON text for people: non-UTF-8 bytes as \xNN. Caller frees. */
+char *manifest_readable(const char *path);
