@@ -1,341 +1,228 @@
-/* One client: handshake, a plain socket to core, bytes both ways. Nothing here knows what the bytes mean. */
+#include "front/connection.h"
+
+#include <arpa/inet.h>
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include <openssl/err.h>
+#include <openssl/x509_vfy.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/log.h"
-#include "base/preface.h"
 #include "base/str.h"
-#include "front/front_private.h"
-#include "front/tls.h"
 
 enum {
-    STEPS_PER_TURN = 64,  /* chunks that one connection may move before the others have their turn */
-    OFFER_RETRY_MS = 5,   /* core's queue is full: try again soon */
+    LINGER_MS = 5000,           /* as nginx's lingering_timeout */
+    REFUSALS_WINDOW_MS = 60000, /* a scanner must not fill the log */
+    REFUSALS_LOGGED = 10,
 };
 
-/* What one side gave and the other has not taken yet; memory only while there is something. */
-struct rest {
-    uint8_t *data;
-    size_t start, end;
-};
-
-struct connection {
-    struct connection *next, *previous;
-    struct front *front;
-    SSL *ssl;
-    int client, core;      /* core -1 until the handshake is over */
-    int offered;           /* core's end, until it was handed over */
-    struct loop_io *client_io, *core_io;
-    struct loop_timer *timer; /* handshake deadline, then the retry of the handover */
-    struct rest to_core, to_client;
-    bool shaken;           /* handshake finished */
-    bool client_ended, core_ended;
-    bool write_wants_read; /* TLS 1.2 style: a write waits for the client's bytes */
-    struct preface preface;
-};
-
-static void connection_end(struct connection *connection)
+static void peer_text(const struct connection *c, char *ret, size_t size)
 {
-    struct front *front = connection->front;
-    if (connection->next)
-        connection->next->previous = connection->previous;
-    if (connection->previous)
-        connection->previous->next = connection->next;
-    else
-        front->connections = connection->next;
+    char address[INET6_ADDRSTRLEN] = "unknown";
+    if (c->peer.any.sa_family == AF_INET) {
+        inet_ntop(AF_INET, &c->peer.in.sin_addr, address, sizeof(address));
+        str_format(ret, size, "%s:%u", address, ntohs(c->peer.in.sin_port));
+    } else if (c->peer.any.sa_family == AF_INET6) {
+        inet_ntop(AF_INET6, &c->peer.in6.sin6_addr, address, sizeof(address));
+        str_format(ret, size, "[%s]:%u", address, ntohs(c->peer.in6.sin6_port));
+    } else {
+        str_copy(ret, size, "unknown");
+    }
+}
+
+/* A refused certificate is worth a line for whoever wonders why a client cannot get in; a flood of them is not. */
+static void note_refusal(struct connection *c, const char *reason)
+{
+    struct front *front = c->front;
+    char peer[INET6_ADDRSTRLEN + 16];
+    if (clock_mono_ms() - front->refusals_since > REFUSALS_WINDOW_MS) {
+        if (front->refusals > REFUSALS_LOGGED)
+            log_line(LOG_LEVEL_WARNING, NULL, "%u more client certificates refused", front->refusals - REFUSALS_LOGGED);
+        front->refusals_since = clock_mono_ms();
+        front->refusals = 0;
+    }
+    if (++front->refusals > REFUSALS_LOGGED)
+        return;
+    peer_text(c, peer, sizeof(peer));
+    log_line(LOG_LEVEL_WARNING, NULL, "client certificate of %s refused: %s", peer, reason);
+}
+
+void connection_watch(struct connection *c, uint32_t events)
+{
+    if (c->client_events != events)
+        loop_io_set(c->client_io, events);
+    c->client_events = events;
+}
+
+static void deadline_passed(void *arg)
+{
+    connection_close(arg);
+}
+
+void connection_deadline(struct connection *c, int64_t ms)
+{
+    if (!c->timer)
+        c->timer = loop_timer_new(c->front->loop, deadline_passed, c);
+    loop_timer_set(c->timer, ms);
+}
+
+void connection_no_deadline(struct connection *c)
+{
+    loop_timer_free(TAKE_PTR(c->timer));
+}
+
+static void close_core(struct connection *c)
+{
+    loop_io_remove(TAKE_PTR(c->core_io));
+    if (c->core >= 0)
+        close(TAKE_FD(c->core));
+    held_free(&c->to_core);
+}
+
+void connection_close(struct connection *c)
+{
+    struct front *front = c->front;
+    if (c->state == CONNECTION_WAITING)
+        handover_forget(front, c);
+    close_core(c);
+    if (c->handed >= 0)
+        close(c->handed);
+    held_free(&c->to_client);
+    connection_no_deadline(c);
+    loop_io_remove(c->client_io);
+    SSL_free(c->ssl);
+    close(c->client);
+    TAILQ_REMOVE(&front->connections, c, all);
     front->n_connections--;
-    loop_io_remove(connection->client_io);
-    loop_io_remove(connection->core_io);
-    loop_timer_free(connection->timer);
-    if (connection->core_ended && connection->to_client.start == connection->to_client.end) {
-        ERR_clear_error();
-        SSL_shutdown(connection->ssl); /* core said all it had: an orderly end */
-    }
-    SSL_free(connection->ssl);
-    close(connection->client);
-    if (connection->core >= 0)
-        close(connection->core);
-    if (connection->offered >= 0)
-        close(connection->offered);
-    free(connection->to_core.data);
-    free(connection->to_client.data);
-    free(connection);
-    front_connection_gone(front);
+    front->n_lingering -= c->state == CONNECTION_LINGER;
+    free(c);
+    listeners_update(front);
+    front_check_drained(front);
 }
 
-/* --- what is left over --- */
-
-static bool rest_empty(const struct rest *rest)
+/* TCP without TLS from here on: shut our side, drop what the client still sends, wait for its FIN. Closing at once
+ * would answer unread bytes with RST, and the client could lose the end of the response (or the alert that explains).
+ */
+static void start_linger(struct connection *c)
 {
-    return rest->start == rest->end;
-}
-
-static void rest_keep(struct rest *rest, const uint8_t *data, size_t n)
-{
-    rest->data = mem_resize(rest->data, n);
-    memcpy(rest->data, data, n);
-    rest->start = 0;
-    rest->end = n;
-}
-
-static void rest_taken(struct rest *rest, size_t n)
-{
-    rest->start += n;
-    if (!rest_empty(rest))
-        return;
-    free(rest->data);
-    *rest = (struct rest){0};
-}
-
-/* --- one step each way: 1 moved something, 0 must wait, -1 the connection is over --- */
-
-static int send_core(struct connection *connection, const uint8_t *data, size_t n)
-{
-    ssize_t sent = send(connection->core, data, n, MSG_NOSIGNAL | MSG_DONTWAIT);
-    if (sent >= 0)
-        return (int)sent;
-    return errno == EAGAIN || errno == EINTR ? 0 : -1;
-}
-
-static int send_client(struct connection *connection, const uint8_t *data, size_t n)
-{
-    size_t sent = 0;
-    ERR_clear_error();
-    int result = SSL_write_ex(connection->ssl, data, n, &sent);
-    if (result == 1)
-        return (int)sent;
-    int why = SSL_get_error(connection->ssl, result);
-    connection->write_wants_read = why == SSL_ERROR_WANT_READ;
-    return why == SSL_ERROR_WANT_WRITE || why == SSL_ERROR_WANT_READ ? 0 : -1;
-}
-
-/* The place for a framing gate: every decrypted byte of a client passes here, and only here. */
-static int step_to_core(struct connection *connection)
-{
-    struct rest *rest = &connection->to_core;
-    if (!rest_empty(rest)) {
-        int n = send_core(connection, rest->data + rest->start, rest->end - rest->start);
-        if (n > 0)
-            rest_taken(rest, (size_t)n);
-        return n > 0 ? 1 : n;
-    }
-    if (connection->client_ended)
-        return 0;
-    size_t n = 0;
-    ERR_clear_error();
-    int result = SSL_read_ex(connection->ssl, connection->front->chunk, FRONT_CHUNK, &n);
-    if (result != 1) {
-        int why = SSL_get_error(connection->ssl, result);
-        if (why == SSL_ERROR_WANT_READ || why == SSL_ERROR_WANT_WRITE)
-            return 0;
-        if (why != SSL_ERROR_ZERO_RETURN)
-            return -1;
-        connection->client_ended = true;
-        shutdown(connection->core, SHUT_WR);
-        return 1;
-    }
-    int sent = send_core(connection, connection->front->chunk, n);
-    if (sent < 0)
-        return -1;
-    if ((size_t)sent < n)
-        rest_keep(rest, connection->front->chunk + sent, n - (size_t)sent);
-    return 1;
-}
-
-static int step_to_client(struct connection *connection)
-{
-    struct rest *rest = &connection->to_client;
-    if (!rest_empty(rest)) {
-        int n = send_client(connection, rest->data + rest->start, rest->end - rest->start);
-        if (n > 0)
-            rest_taken(rest, (size_t)n);
-        return n > 0 ? 1 : n;
-    }
-    if (connection->core_ended)
-        return -1; /* everything core said was delivered */
-    ssize_t n = recv(connection->core, connection->front->chunk, FRONT_CHUNK, MSG_DONTWAIT);
-    if (n < 0)
-        return errno == EAGAIN || errno == EINTR ? 0 : -1;
-    if (n == 0) {
-        connection->core_ended = true;
-        return -1;
-    }
-    int sent = send_client(connection, connection->front->chunk, (size_t)n);
-    if (sent < 0)
-        return -1;
-    if (sent < n)
-        rest_keep(rest, connection->front->chunk + sent, (size_t)(n - sent));
-    return 1;
-}
-
-static void relay(struct connection *connection)
-{
-    int there = 1, back = 1, steps = 0;
-    for (; (there > 0 || back > 0) && steps < STEPS_PER_TURN; steps++) {
-        there = step_to_core(connection);
-        back = there < 0 ? 0 : step_to_client(connection);
-        if (there < 0 || back < 0) {
-            connection_end(connection);
-            return;
-        }
-    }
-    bool unfinished = steps == STEPS_PER_TURN;
-    bool read_client = (rest_empty(&connection->to_core) && !connection->client_ended) || connection->write_wants_read;
-    bool write_client = !rest_empty(&connection->to_client) && !connection->write_wants_read;
-    loop_io_set(connection->client_io, (read_client ? EPOLLIN : 0u) | (write_client ? EPOLLOUT : 0u));
-    if (connection->core_io)
-        loop_io_set(connection->core_io, (rest_empty(&connection->to_client) ? EPOLLIN : 0u) |
-                                             (!rest_empty(&connection->to_core) || unfinished ? EPOLLOUT : 0u));
-}
-
-/* --- events --- */
-
-static void on_core(void *arg, uint32_t events)
-{
-    struct connection *connection = arg;
-    if ((events & EPOLLHUP) && !rest_empty(&connection->to_client)) {
-        /* core is done, the client is slow: level-triggered HUP would spin; the client's readiness drives the rest */
-        loop_io_remove(connection->core_io);
-        connection->core_io = NULL;
-    }
-    relay(connection);
-}
-
-static void on_client_relay(struct connection *connection, uint32_t events)
-{
-    if (events & (EPOLLERR | EPOLLHUP)) {
-        connection_end(connection); /* gone without a word: core learns it by its socket */
+    SSL_free(TAKE_PTR(c->ssl));
+    c->state = CONNECTION_LINGER;
+    c->front->n_lingering++;
+    if (shutdown(c->client, SHUT_WR) < 0) {
+        connection_close(c);
         return;
     }
-    connection->write_wants_read = false;
-    relay(connection);
+    connection_deadline(c, LINGER_MS);
+    connection_watch(c, EPOLLIN);
+    front_check_drained(c->front);
 }
 
-/* --- handover --- */
-
-static int offer(struct connection *connection)
+static void linger_event(struct connection *c, uint32_t events)
 {
-    struct front *front = connection->front;
-    char control[CMSG_SPACE(sizeof(int))] = {0};
-    struct iovec iov = {&connection->preface, sizeof connection->preface};
-    struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
-    struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg);
-    cmsg->cmsg_level = SOL_SOCKET;
-    cmsg->cmsg_type = SCM_RIGHTS;
-    cmsg->cmsg_len = CMSG_LEN(sizeof(int));
-    memcpy(CMSG_DATA(cmsg), &connection->offered, sizeof(int));
-    if (sendmsg(front->handover, &msg, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0)
-        return 1;
-    if (errno == EAGAIN || errno == EINTR || errno == ETOOMANYREFS || errno == ENOBUFS)
-        return 0;
-    log_line(LOG_LEVEL_ERROR, NULL, "the way to core is gone: %s", strerror(errno));
-    loop_quit(front->loop, 1);
-    return -1;
+    ssize_t n = recv(c->client, NULL, FRONT_CHUNK, MSG_TRUNC | MSG_DONTWAIT); /* TCP: discard */
+    bool gone = n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR);
+    if (gone || (events & (EPOLLHUP | EPOLLERR)))
+        connection_close(c);
 }
 
-static void handed_over(struct connection *connection)
+static void closing_event(struct connection *c, uint32_t events)
 {
-    close(TAKE_FD(connection->offered));
-    loop_timer_stop(connection->timer);
-    connection->core_io = loop_io_add(connection->front->loop, connection->core, EPOLLIN, on_core, connection);
-    relay(connection);
-}
-
-static void try_offer(struct connection *connection)
-{
-    int result = offer(connection);
-    if (result > 0)
-        handed_over(connection);
-    else if (result == 0)
-        loop_timer_set(connection->timer, OFFER_RETRY_MS);
+    if (events & (EPOLLHUP | EPOLLERR)) {
+        connection_close(c);
+        return;
+    }
+    ERR_clear_error();
+    int result = SSL_shutdown(c->ssl);
+    if (result < 0 && SSL_get_error(c->ssl, result) == SSL_ERROR_WANT_WRITE)
+        connection_watch(c, EPOLLOUT);
+    else if (result < 0 || c->client_eof)
+        connection_close(c); /* broken, or the client said its end already: nothing can be lost */
     else
-        connection_end(connection);
+        start_linger(c);
 }
 
-/* --- handshake --- */
-
-static void shaken(struct connection *connection)
+void connection_finish(struct connection *c)
 {
-    int pair[2];
-    struct err err;
-    struct preface *preface = &connection->preface;
-    socklen_t size = sizeof preface->peer;
-    preface->version = PREFACE_VERSION;
-    if (tls_identity(connection->ssl, preface, &err) || getpeername(connection->client, (struct sockaddr *)&preface->peer, &size) ||
-        socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair)) {
-        connection_end(connection);
+    close_core(c);
+    c->state = CONNECTION_CLOSING;
+    connection_deadline(c, LINGER_MS);
+    closing_event(c, 0);
+}
+
+static void handshake_failed(struct connection *c, int reason)
+{
+    long verdict = SSL_get_verify_result(c->ssl);
+    unsigned long code = ERR_peek_last_error();
+    if (verdict != X509_V_OK)
+        note_refusal(c, X509_verify_cert_error_string(verdict));
+    else if (code)
+        log_line(LOG_LEVEL_DEBUG, NULL, "TLS handshake failed: %s", ERR_reason_error_string(code));
+    ERR_clear_error();
+    if (reason == SSL_ERROR_SSL)
+        start_linger(c); /* so that the alert arrives */
+    else
+        connection_close(c);
+}
+
+static void handshake_event(struct connection *c, uint32_t events)
+{
+    if (events & (EPOLLHUP | EPOLLERR)) {
+        connection_close(c);
         return;
     }
-    connection->shaken = true;
-    connection->core = pair[0];
-    connection->offered = pair[1];
-    loop_io_set(connection->client_io, 0);
-    try_offer(connection);
-}
-
-static void handshake(struct connection *connection)
-{
     ERR_clear_error();
-    int result = SSL_accept(connection->ssl);
+    int result = SSL_accept(c->ssl);
     if (result == 1) {
-        shaken(connection);
+        handover_offer(c->front, c);
         return;
     }
-    int why = SSL_get_error(connection->ssl, result);
-    if (why == SSL_ERROR_WANT_READ)
-        loop_io_set(connection->client_io, EPOLLIN);
-    else if (why == SSL_ERROR_WANT_WRITE)
-        loop_io_set(connection->client_io, EPOLLOUT);
+    int reason = SSL_get_error(c->ssl, result);
+    if (reason == SSL_ERROR_WANT_READ)
+        connection_watch(c, EPOLLIN);
+    else if (reason == SSL_ERROR_WANT_WRITE)
+        connection_watch(c, EPOLLOUT);
     else
-        connection_end(connection);
+        handshake_failed(c, reason);
+}
+
+static void waiting_event(struct connection *c, uint32_t events)
+{
+    if (events & (EPOLLHUP | EPOLLERR))
+        connection_close(c);
 }
 
 static void on_client(void *arg, uint32_t events)
 {
-    struct connection *connection = arg;
-    if (!connection->shaken)
-        handshake(connection);
-    else if (connection->offered >= 0)
-        connection_end(connection); /* only errors are asked for while the handover waits */
-    else
-        on_client_relay(connection, events);
+    static void (*const by_state[])(struct connection *, uint32_t) = {
+        [CONNECTION_HANDSHAKE] = handshake_event, [CONNECTION_WAITING] = waiting_event,
+        [CONNECTION_RELAY] = relay_client_event,  [CONNECTION_CLOSING] = closing_event,
+        [CONNECTION_LINGER] = linger_event,
+    };
+    struct connection *c = arg;
+    by_state[c->state](c, events);
 }
 
-static void on_timer(void *arg)
-{
-    struct connection *connection = arg;
-    if (connection->shaken)
-        try_offer(connection);
-    else
-        connection_end(connection); /* the handshake took too long */
-}
-
-void connection_start(struct front *front, int fd)
+void connection_open(struct front *front, int client, const struct sockaddr_storage *peer)
 {
     SSL *ssl = SSL_new(front->tls);
-    if (!ssl || SSL_set_fd(ssl, fd) != 1) {
+    if (!ssl || SSL_set_fd(ssl, client) != 1) {
         SSL_free(ssl);
-        close(fd);
+        close(client);
         return;
     }
-    struct connection *connection = mem_new(sizeof *connection);
-    *connection = (struct connection){.front = front, .ssl = ssl, .client = fd, .core = -1, .offered = -1, .next = front->connections};
-    if (front->connections)
-        front->connections->previous = connection;
-    front->connections = connection;
+    SSL_set_accept_state(ssl);
+    struct connection *c = mem_new(sizeof(*c));
+    c->front = front;
+    c->ssl = ssl;
+    c->client = client;
+    c->core = c->handed = -1;
+    memcpy(&c->peer, peer, sizeof(c->peer));
+    TAILQ_INSERT_TAIL(&front->connections, c, all);
     front->n_connections++;
-    connection->timer = loop_timer_new(front->loop, on_timer, connection);
-    loop_timer_set(connection->timer, front->handshake_ms);
-    connection->client_io = loop_io_add(front->loop, fd, EPOLLIN, on_client, connection);
-}
-
-void connections_close(struct front *front)
-{
-    while (front->connections)
-        connection_end(front->connections);
+    c->client_events = EPOLLIN;
+    c->client_io = loop_io_add(front->loop, client, c->client_events, on_client, c);
+    connection_deadline(c, front->handshake_ms);
 }

@@ -4,16 +4,27 @@
 #include <stdlib.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/jsonspec.h"
 #include "base/log.h"
 #include "base/str.h"
-#include "front/front_private.h"
+#include "front/connection.h"
 #include "front/tls.h"
 
-enum { CONTROL_FD = 3, LISTENERS_AT = 4, HANDSHAKE_SECONDS = 10, CONNECTIONS = 10000 };
+enum {
+    CONTROL_FD = 3,
+    CONNECTIONS = 10000, /* when `limits` does not say */
+    HANDSHAKE_SECONDS = 10,
+    FDS_PER_CONNECTION = 2,
+    FDS_OTHER = 64, /* listeners, control, handover, and core's ends of sockets that wait for the handover */
+};
+
+/* Where the descriptors of a message begin; -1 = not among them. */
+struct message_fds {
+    int handover, files, listeners;
+    size_t n_listeners;
+};
 
 static void answer(struct front *front, json_t *msg /* taken */)
 {
@@ -22,72 +33,110 @@ static void answer(struct front *front, json_t *msg /* taken */)
     json_decref(msg);
 }
 
-void front_connection_gone(struct front *front)
+void front_check_drained(struct front *front)
 {
-    front_listeners_update(front);
-    if (front->draining && front->n_connections == 0)
-        answer(front, json_pack("{s:s}", "type", "drained"));
+    if (!front->draining || front->drained || front->n_connections > front->n_lingering)
+        return;
+    front->drained = true;
+    answer(front, json_pack("{s:s}", "type", "drained"));
 }
 
-/* fds: chain, key, private CA [, client CA]. The new context serves new connections; old ones go on with theirs. */
-static int take_certificates(struct front *front, const json_t *msg, const int *fds, size_t n_fds, size_t *ret_used, struct err *err)
+/* `start` brings everything; `reload` everything, or the certificate files alone. */
+static int place_fds(const json_t *msg, size_t n_fds, struct message_fds *ret, struct err *err)
 {
-    bool client_ca = json_bool(msg, "has_client_ca", false);
-    *ret_used = client_ca ? 4 : 3;
-    if (n_fds < *ret_used)
-        return err_set(err, VSS_E_UNEXPECTED, NULL, "%zu descriptors came with the certificates", n_fds);
-    const struct tls_files files = {.chain = fds[0], .key = fds[1], .private_ca = fds[2], .client_ca = client_ca ? fds[3] : -1};
-    SSL_CTX *fresh = tls_context_new(&files, err);
-    if (!fresh)
-        return -1;
-    SSL_CTX_free(front->tls);
-    front->tls = fresh;
+    size_t n_files = json_bool(msg, "has_client_ca", false) ? 4 : 3;
+    int64_t listeners = json_int(msg, "listeners", 0);
+    if (n_fds == n_files && str_eq(json_str(msg, "type", ""), "reload")) {
+        *ret = (struct message_fds){.handover = -1, .files = 0, .listeners = -1};
+        return 0;
+    }
+    if (listeners < 0 || listeners > FRONT_LISTENERS_MAX || n_fds != 1 + n_files + (size_t)listeners)
+        return err_set(err, VSS_E_UNEXPECTED, NULL,
+                       "message from serve: %zu descriptors do not fit %d files and %d listeners", n_fds, (int)n_files,
+                       (int)listeners);
+    *ret = (struct message_fds){
+        .handover = 0, .files = 1, .listeners = (int)(1 + n_files), .n_listeners = (size_t)listeners};
     return 0;
+}
+
+static SSL_CTX *make_context(const json_t *msg, const int *fds, struct err *err)
+{
+    const struct tls_files files = {.chain = fds[0],
+                                    .key = fds[1],
+                                    .private_ca = fds[2],
+                                    .client_ca = json_bool(msg, "has_client_ca", false) ? fds[3] : -1};
+    return tls_context_new(&files, err);
 }
 
 static void take_limits(struct front *front, const json_t *msg)
 {
     const json_t *limits = json_object_get(msg, "limits");
-    front->limit = (size_t)json_int(limits, "connections", CONNECTIONS);
+    struct rlimit files = {0};
+    getrlimit(RLIMIT_NOFILE, &files);
+    int64_t wanted = json_int(limits, "connections", CONNECTIONS);
+    int64_t possible =
+        files.rlim_cur == RLIM_INFINITY ? INT32_MAX : ((int64_t)files.rlim_cur - FDS_OTHER) / FDS_PER_CONNECTION;
+    if (possible < 1)
+        possible = 1;
+    if (wanted > possible)
+        log_line(LOG_LEVEL_WARNING, NULL, "limits.connections is %lld, but the limit of open files allows only %lld",
+                 (long long)wanted, (long long)possible);
+    front->limit = (size_t)(wanted > possible ? possible : wanted);
     front->handshake_ms = 1000 * json_int(limits, "handshake_seconds", HANDSHAKE_SECONDS);
+}
+
+static void fail_start(struct front *front, const struct err *err)
+{
+    log_err(LOG_LEVEL_ERROR, NULL, err, "front cannot start");
+    loop_quit(front->loop, 1);
 }
 
 static void on_start(struct front *front, json_t *msg, int *fds, size_t n_fds)
 {
+    struct message_fds at;
     struct err err;
-    size_t used = 0;
-    take_limits(front, msg);
-    if (n_fds < LISTENERS_AT || front->handover >= 0 || take_certificates(front, msg, fds + 1, n_fds - 1, &used, &err)) {
-        if (n_fds >= LISTENERS_AT && front->handover < 0)
-            log_err(LOG_LEVEL_ERROR, NULL, &err, "cannot start");
-        loop_quit(front->loop, 1);
+    if (front->tls) {
+        err_set(&err, VSS_E_UNEXPECTED, NULL, "message from serve: a second start");
+        fail_start(front, &err);
         return;
     }
-    front->handover = TAKE_FD(fds[0]);
-    front_listeners_take(front, fds + 1 + used, n_fds - 1 - used);
+    if (place_fds(msg, n_fds, &at, &err) < 0 || !(front->tls = make_context(msg, fds + at.files, &err))) {
+        fail_start(front, &err);
+        return;
+    }
+    take_limits(front, msg);
+    handover_open(front, TAKE_FD(fds[at.handover]));
+    listeners_take(front, fds + at.listeners, at.n_listeners);
     answer(front, json_pack("{s:s}", "type", "ready"));
 }
 
 static void on_reload(struct front *front, json_t *msg, int *fds, size_t n_fds)
 {
+    struct message_fds at;
     struct err err;
-    size_t used;
-    if (take_certificates(front, msg, fds, n_fds, &used, &err)) {
+    SSL_CTX *fresh = NULL;
+    if (place_fds(msg, n_fds, &at, &err) < 0 || !(fresh = make_context(msg, fds + at.files, &err))) {
+        log_err(LOG_LEVEL_ERROR, NULL, &err, "the certificate in use stays in force");
         answer(front, json_pack("{s:s, s:o}", "type", "reload_failed", "error", err_to_json(&err)));
         return;
     }
+    SSL_CTX_free(front->tls); /* open connections keep theirs alive */
+    front->tls = fresh;
     take_limits(front, msg);
-    front_listeners_update(front);
+    if (at.listeners >= 0 && !front->draining)
+        listeners_take(front, fds + at.listeners, at.n_listeners);
+    listeners_update(front);
     answer(front, json_pack("{s:s}", "type", "ready"));
 }
 
 static void on_drain(struct front *front, json_t *msg, int *fds, size_t n_fds)
 {
-    (void)msg, (void)fds, (void)n_fds;
+    (void)msg;
+    (void)fds;
+    (void)n_fds;
     front->draining = true;
-    front_listeners_close(front);
-    if (front->n_connections == 0)
-        answer(front, json_pack("{s:s}", "type", "drained"));
+    listeners_close(front);
+    front_check_drained(front);
 }
 
 static const struct {
@@ -97,44 +146,60 @@ static const struct {
 
 static void on_message(void *arg, json_t *msg, int *fds, size_t n_fds)
 {
-    for (size_t i = 0; i < ELEMENTS(messages); i++) {
+    for (size_t i = 0; i < ELEMENTS(messages); i++)
         if (str_eq(json_str(msg, "type", ""), messages[i].type))
             messages[i].fn(arg, msg, fds, n_fds);
-    }
 }
 
 static void on_closed(void *arg, const struct err *err)
 {
     struct front *front = arg;
+    if (err)
+        log_err(LOG_LEVEL_ERROR, NULL, err, "the control channel failed");
     loop_quit(front->loop, err ? 1 : 0);
+}
+
+static void prepare_process(void)
+{
+    struct rlimit files;
+    static const int ignored[] = {SIGPIPE, SIGTERM, SIGINT, SIGHUP}; /* serve says when to end and to reload */
+    for (size_t i = 0; i < ELEMENTS(ignored); i++)
+        signal(ignored[i], SIG_IGN);
+    prctl(PR_SET_DUMPABLE, 0); /* the key lives here: no core dump, no debugger */
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+        files.rlim_cur = files.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &files);
+    }
+    /* The policy is in tls.c alone: a system-wide openssl.cnf is neither read nor obeyed. */
+    OPENSSL_init_ssl(OPENSSL_INIT_NO_LOAD_CONFIG, NULL);
+}
+
+static void release(struct front *front)
+{
+    struct connection *connection;
+    ipc_channel_free(TAKE_PTR(front->control));
+    listeners_close(front);
+    while ((connection = TAILQ_FIRST(&front->connections)))
+        connection_close(connection);
+    handover_close(front);
+    loop_timer_free(front->accept_retry);
+    SSL_CTX_free(front->tls);
+    loop_free(front->loop);
+    free(front);
+    prctl(PR_SET_DUMPABLE, 1); /* the key is wiped; a leak checker looks at what is left */
 }
 
 int front_main(void)
 {
     log_init("front", LOG_LEVEL_INFO);
-    signal(SIGPIPE, SIG_IGN);
-    signal(SIGTERM, SIG_IGN); /* serve says when */
-    signal(SIGINT, SIG_IGN);
-    prctl(PR_SET_DUMPABLE, 0); /* the key lives here */
-    struct rlimit files;
-    if (!getrlimit(RLIMIT_NOFILE, &files)) {
-        files.rlim_cur = files.rlim_max;
-        setrlimit(RLIMIT_NOFILE, &files);
-    }
-    struct front *front = mem_new(sizeof *front);
-    front->handover = -1;
+    prepare_process();
+    struct front *front = mem_new(sizeof(*front));
+    front->handover.fd = -1;
+    TAILQ_INIT(&front->connections);
+    TAILQ_INIT(&front->handover.waiting);
     front->loop = loop_new();
     front->control = ipc_channel_new(front->loop, CONTROL_FD, on_message, on_closed, front);
     int code = loop_run(front->loop);
-    front->draining = false;
-    ipc_channel_free(TAKE_PTR(front->control));
-    connections_close(front);
-    front_listeners_close(front);
-    loop_timer_free(front->accept_retry);
-    if (front->handover >= 0)
-        close(front->handover);
-    SSL_CTX_free(front->tls);
-    loop_free(front->loop);
-    free(front);
+    release(front);
     return code;
 }

@@ -3,6 +3,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/queue.h>
 
 #include <openssl/ssl.h>
 
@@ -10,13 +11,14 @@
 #include "base/ipc.h"
 #include "base/loop.h"
 
+struct connection;
+TAILQ_HEAD(connection_list, connection);
+
 enum {
     /* One TLS record: reading more at once gains nothing, since each record is sealed for itself (RFC 8446 5.1). */
     FRONT_CHUNK = 16 * 1024,
     FRONT_LISTENERS_MAX = 24, /* with the other fds of `start` within IPC_FDS_MAX */
 };
-
-struct connection;
 
 struct listener {
     struct front *front;
@@ -24,35 +26,48 @@ struct listener {
     struct loop_io *io;
 };
 
+/* The way to core, and the connections that wait for room on it. */
+struct handover {
+    int fd;
+    struct loop_io *io;
+    struct loop_timer *retry;
+    struct connection_list waiting;
+};
+
 struct front {
     struct loop *loop;
     struct ipc_channel *control;
     SSL_CTX *tls; /* for new connections; older ones hold their own reference */
-    int handover; /* the way to core */
+    struct handover handover;
     struct listener listeners[FRONT_LISTENERS_MAX];
     size_t n_listeners;
     bool listening;                  /* the listeners are armed */
     struct loop_timer *accept_retry; /* armed while accepting rests because fds ran out */
-    struct connection *connections;
+    struct connection_list connections;
     size_t n_connections;
+    size_t n_lingering; /* of these, the ones that only wait for the client's FIN */
     size_t limit;
     int64_t handshake_ms;
-    bool draining;
+    int64_t refusals_since; /* clock_mono_ms: see connection.c */
+    unsigned refusals;
+    bool draining, drained;
     uint8_t chunk[FRONT_CHUNK]; /* bytes in passing; only what a peer does not take is copied */
 };
 
 /* --- front.c --- */
-/* A connection has ended: accepting may go on, a drain may be complete. */
-void front_connection_gone(struct front *front);
+/* Answers `drained` when that has become true. */
+void front_check_drained(struct front *front);
 
 /* --- listeners.c --- */
-/* Takes the fds over (sets them to -1). */
-void front_listeners_take(struct front *front, int *fds, size_t n_fds);
-/* Arms or disarms according to limit and drain. */
-void front_listeners_update(struct front *front);
-void front_listeners_close(struct front *front);
+/* Takes the fds over (sets them to -1), in place of those that were there. */
+void listeners_take(struct front *front, int *fds, size_t n_fds);
+/* Arms or disarms according to limit, queue and drain. */
+void listeners_update(struct front *front);
+void listeners_close(struct front *front);
 
-/* --- connection.c --- */
-/* Takes fd over: handshake, handover, relay, end. */
-void connection_start(struct front *front, int fd);
-void connections_close(struct front *front);
+/* --- handover.c --- */
+void handover_open(struct front *front, int fd); /* takes fd over */
+/* Sends the connection's preface and socket to core now, or queues it; may close the connection. */
+void handover_offer(struct front *front, struct connection *connection);
+void handover_forget(struct front *front, struct connection *connection); /* it leaves the queue */
+void handover_close(struct front *front);

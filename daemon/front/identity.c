@@ -37,7 +37,8 @@ int tls_context_set_private_ca(SSL_CTX *context, X509 *ca)
     return -1;
 }
 
-/* Does the chain that OpenSSL verified end in our own CA? A name alone would not do: another trusted CA could copy it. */
+/* Does the chain that OpenSSL verified end in our own CA? A name alone would not do: another trusted CA could copy it.
+ */
 static bool chain_is_ours(SSL *ssl)
 {
     const STACK_OF(X509) *chain = SSL_get0_verified_chain(ssl);
@@ -46,8 +47,8 @@ static bool chain_is_ours(SSL *ssl)
     return n > 0 && X509_cmp(sk_X509_value(chain, n - 1), ca) == 0;
 }
 
-/* A resumed session has the certificate but no chain, so the ticket carries the chain's verdict in one byte. It is sealed
- * with a key that only this context has: a ticket never outlives the CAs that it was checked against. */
+/* A resumed session has the certificate but no chain, so the ticket carries the chain's verdict in one byte. It is
+ * sealed with a key that only this context has: a ticket never outlives the CAs that it was checked against. */
 int tls_ticket_write(SSL *ssl, void *arg)
 {
     (void)arg;
@@ -63,10 +64,12 @@ static bool issued_by_us(SSL *ssl)
     size_t length = 0;
     if (!SSL_session_reused(ssl))
         return chain_is_ours(ssl);
-    return SSL_SESSION_get0_ticket_appdata(SSL_get_session(ssl), &data, &length) == 1 && length == 1 && *(unsigned char *)data == 1;
+    return SSL_SESSION_get0_ticket_appdata(SSL_get_session(ssl), &data, &length) == 1 && length == 1 &&
+           *(unsigned char *)data == 1;
 }
 
-/* A name that does not fit or hides a NUL or control character is left out, never cut: a cut name could be another's. */
+/* A name that does not fit or hides a NUL or control character is left out, never cut: a cut name could be another's.
+ */
 static bool put_name(char dst[PREFACE_NAME_SIZE], const char *kind, const unsigned char *name, int length)
 {
     size_t prefix = strlen(kind);
@@ -108,7 +111,8 @@ static void put_alternative_names(const X509 *leaf, struct preface *preface)
         const ASN1_STRING *value = GENERAL_NAME_get0_value(sk_GENERAL_NAME_value(names, i), &type);
         for (size_t k = 0; k < ELEMENTS(kinds); k++)
             if (kinds[k].type == type)
-                used += put_name(preface->names[used], kinds[k].prefix, ASN1_STRING_get0_data(value), ASN1_STRING_length(value));
+                used += put_name(preface->names[used], kinds[k].prefix, ASN1_STRING_get0_data(value),
+                                 ASN1_STRING_length(value));
     }
 }
 

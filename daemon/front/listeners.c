@@ -1,68 +1,89 @@
-/* Accepting, as long as there is room. */
+/* Accepting: as long as there is room for one more connection. */
 #include <errno.h>
 #include <fcntl.h>
-#include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include "base/cleanup.h"
-#include "front/front_private.h"
+#include "base/log.h"
+#include "front/connection.h"
 
-enum { ACCEPTS_PER_TURN = 64, RETRY_MS = 100 };
+enum {
+    ACCEPTS = 64, /* per turn, so that a burst does not starve the open connections */
+    ACCEPT_RETRY_MS = 100,
+    KEEPALIVE_IDLE_S = 60, /* a long-poll whose client lost its network is found out after 60 + 4 * 15 s */
+    KEEPALIVE_INTERVAL_S = 15,
+    KEEPALIVE_COUNT = 4,
+};
+
+/* Accepted sockets inherit these from the listener (Linux, tcp(7)): no system call per connection. */
+static void set_options(int fd)
+{
+    static const struct {
+        int level, name, value;
+    } options[] = {
+        {IPPROTO_TCP, TCP_NODELAY, 1},
+        {SOL_SOCKET, SO_KEEPALIVE, 1},
+        {IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_IDLE_S},
+        {IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S},
+        {IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_COUNT},
+    };
+    for (size_t i = 0; i < ELEMENTS(options); i++)
+        (void)setsockopt(fd, options[i].level, options[i].name, &options[i].value, sizeof(int));
+}
+
+static bool room(const struct front *front)
+{
+    return front->tls && !front->draining && front->n_connections < front->limit &&
+           TAILQ_EMPTY(&front->handover.waiting) && !(front->accept_retry && loop_timer_armed(front->accept_retry));
+}
+
+static void on_accept_retry(void *arg)
+{
+    listeners_update(arg);
+}
+
+/* Out of fds or memory: rest, instead of turning in circles on a listener that stays readable. */
+static void rest(struct front *front)
+{
+    if (!front->accept_retry)
+        front->accept_retry = loop_timer_new(front->loop, on_accept_retry, front);
+    loop_timer_set(front->accept_retry, ACCEPT_RETRY_MS);
+    listeners_update(front);
+}
 
 static void on_listener(void *arg, uint32_t events)
 {
     struct listener *listener = arg;
     struct front *front = listener->front;
     (void)events;
-    for (int i = 0; i < ACCEPTS_PER_TURN && front->n_connections < front->limit; i++) {
-        int fd = accept4(listener->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        if (fd < 0) {
-            if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
-                loop_timer_set(front->accept_retry, RETRY_MS);
-            break;
+    for (int i = 0; i < ACCEPTS && room(front); i++) {
+        struct sockaddr_storage peer = {0};
+        socklen_t length = sizeof(peer);
+        int client = accept4(listener->fd, (struct sockaddr *)&peer, &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (client >= 0) {
+            connection_open(front, client, &peer);
+            continue;
         }
-        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
-        connection_start(front, fd);
+        if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
+            rest(front);
+        if (errno != ECONNABORTED && errno != EINTR)
+            break; /* EAGAIN, or an error of the client's network (accept(2)) */
     }
-    front_listeners_update(front);
+    listeners_update(front);
 }
 
-static void on_retry(void *arg)
+void listeners_update(struct front *front)
 {
-    front_listeners_update(arg);
-}
-
-void front_listeners_take(struct front *front, int *fds, size_t n_fds)
-{
-    front->accept_retry = loop_timer_new(front->loop, on_retry, front);
-    for (size_t i = 0; i < n_fds && front->n_listeners < FRONT_LISTENERS_MAX; i++) {
-        struct listener *listener = &front->listeners[front->n_listeners++];
-        *listener = (struct listener){.front = front, .fd = TAKE_FD(fds[i])};
-        fcntl(listener->fd, F_SETFL, fcntl(listener->fd, F_GETFL) | O_NONBLOCK);
-    }
-    front_listeners_update(front);
-}
-
-void front_listeners_update(struct front *front)
-{
-    bool wanted = !front->draining && front->n_connections < front->limit && !(front->accept_retry && loop_timer_armed(front->accept_retry));
-    if (wanted == front->listening)
+    bool listen_now = room(front);
+    if (listen_now == front->listening)
         return;
-    front->listening = wanted;
-    for (size_t i = 0; i < front->n_listeners; i++) {
-        struct listener *listener = &front->listeners[i];
-        if (wanted) {
-            listener->io = loop_io_add(front->loop, listener->fd, EPOLLIN, on_listener, listener);
-        } else {
-            loop_io_remove(listener->io);
-            listener->io = NULL;
-        }
-    }
+    for (size_t i = 0; i < front->n_listeners; i++)
+        loop_io_set(front->listeners[i].io, listen_now ? EPOLLIN : 0);
+    front->listening = listen_now;
 }
 
-void front_listeners_close(struct front *front)
+void listeners_close(struct front *front)
 {
     for (size_t i = 0; i < front->n_listeners; i++) {
         loop_io_remove(front->listeners[i].io);
@@ -70,4 +91,18 @@ void front_listeners_close(struct front *front)
     }
     front->n_listeners = 0;
     front->listening = false;
+}
+
+void listeners_take(struct front *front, int *fds, size_t n_fds)
+{
+    listeners_close(front);
+    for (size_t i = 0; i < n_fds && i < FRONT_LISTENERS_MAX; i++) {
+        struct listener *listener = &front->listeners[front->n_listeners++];
+        listener->front = front;
+        listener->fd = TAKE_FD(fds[i]);
+        (void)fcntl(listener->fd, F_SETFL, fcntl(listener->fd, F_GETFL) | O_NONBLOCK);
+        set_options(listener->fd);
+        listener->io = loop_io_add(front->loop, listener->fd, 0, on_listener, listener);
+    }
+    listeners_update(front);
 }

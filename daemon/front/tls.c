@@ -16,7 +16,8 @@ DEFINE_CLEANUP(BIO *, BIO_free_all)
 DEFINE_CLEANUP(X509 *, X509_free)
 DEFINE_CLEANUP(EVP_PKEY *, EVP_PKEY_free)
 
-/* Mozilla "intermediate", version 5.7 (wiki.mozilla.org/Security/Server_Side_TLS), without its DHE suites: forward secrecy and AEAD only. */
+/* Mozilla "intermediate", version 5.7 (wiki.mozilla.org/Security/Server_Side_TLS), without its DHE suites: forward
+ * secrecy and AEAD only. */
 static const char suites_12[] = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:"
                                 "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:"
                                 "ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305";
@@ -25,7 +26,8 @@ static const char groups[] = "X25519:P-256:P-384";
 
 enum {
     PEM_FILE_MAX = 4 * 1024 * 1024, /* a whole system bundle of CAs is 0.2 MiB */
-    CLIENT_CHAIN_MAX = 32 * 1024,   /* bytes of a client's chain that we hold before we know the client; OpenSSL allows 100 KiB */
+    CLIENT_CHAIN_MAX =
+        32 * 1024, /* bytes of a client's chain that we hold before we know the client; OpenSSL allows 100 KiB */
     VERIFY_DEPTH = 6,
 };
 
@@ -139,7 +141,8 @@ static int load_authorities(SSL_CTX *context, int fd, const char *what, X509 **r
 }
 
 /* HTTP/1.1 or a fatal no_application_protocol alert (RFC 7301 3.2): a client that speaks only h2 is told at once. */
-static int choose_protocol(SSL *ssl, const unsigned char **ret, unsigned char *ret_length, const unsigned char *offered, unsigned length, void *arg)
+static int choose_protocol(SSL *ssl, const unsigned char **ret, unsigned char *ret_length, const unsigned char *offered,
+                           unsigned length, void *arg)
 {
     static const unsigned char ours[] = {8, 'h', 't', 't', 'p', '/', '1', '.', '1'};
     unsigned char *chosen = NULL;
@@ -156,8 +159,9 @@ static int set_policy(SSL_CTX *context)
     static const unsigned char session_context[] = "quiesced";
     /* The client's order of suites stays in force: it knows whether it has AES in hardware. */
     SSL_CTX_set_options(context, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
-    SSL_CTX_set_mode(context, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
-    SSL_CTX_set_read_ahead(context, 1); /* header and record in one system call */
+    SSL_CTX_set_mode(context,
+                     SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
+    SSL_CTX_set_read_ahead(context, 1);                          /* header and record in one system call */
     SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF); /* tickets only: no memory per past client */
     SSL_CTX_set_max_cert_list(context, CLIENT_CHAIN_MAX);
     SSL_CTX_set_verify(context, SSL_VERIFY_PEER, NULL);
@@ -167,8 +171,10 @@ static int set_policy(SSL_CTX *context)
     SSL_CTX_set_session_ticket_cb(context, tls_ticket_write, NULL, NULL);
     X509_VERIFY_PARAM *verify = SSL_CTX_get0_param(context);
     /* An intermediate that is named as client CA is trusted as it stands, without its root. */
-    return SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION) == 1 && SSL_CTX_set_max_proto_version(context, TLS1_3_VERSION) == 1 &&
-                   SSL_CTX_set_cipher_list(context, suites_12) == 1 && SSL_CTX_set_ciphersuites(context, suites_13) == 1 &&
+    return SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION) == 1 &&
+                   SSL_CTX_set_max_proto_version(context, TLS1_3_VERSION) == 1 &&
+                   SSL_CTX_set_cipher_list(context, suites_12) == 1 &&
+                   SSL_CTX_set_ciphersuites(context, suites_13) == 1 &&
                    SSL_CTX_set1_groups_list(context, groups) == 1 &&
                    SSL_CTX_set_session_id_context(context, session_context, sizeof(session_context) - 1) == 1 &&
                    X509_VERIFY_PARAM_set_purpose(verify, X509_PURPOSE_SSL_CLIENT) == 1 &&

@@ -7,7 +7,7 @@
 
 /* PEM files, open for reading; read from their beginning. They stay the caller's. */
 struct tls_files {
-    int chain;      /* the server's certificate and its intermediates */
+    int chain; /* the server's certificate and its intermediates */
     int key;
     int private_ca; /* who issues our own client certificates */
     int client_ca;  /* -1 = none; one or more certificates */
