@@ -155,7 +155,8 @@ static inline int world_stop(void **state)
     close(w->control);
     if (w->front)
         status = world_reap(w);
-    close(w->listener);
+    if (w->listener >= 0)
+        close(w->listener);
     if (w->handover >= 0)
         close(w->handover);
     struct holder *holders[] = {&w->private_ca, &w->client_ca, &w->server, &w->other_server, &w->admin};
