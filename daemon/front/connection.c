@@ -99,7 +99,7 @@ void connection_close(struct connection *c)
     front->n_connections--;
     front->n_lingering -= c->state == CONNECTION_LINGER;
     free(c);
-    listeners_update(front);
+    front_listeners_update(front);
     front_check_drained(front);
 }
 

@@ -106,7 +106,7 @@ static void on_start(struct front *front, json_t *msg, int *fds, size_t n_fds)
     }
     take_limits(front, msg);
     handover_open(front, TAKE_FD(fds[at.handover]));
-    listeners_take(front, fds + at.listeners, at.n_listeners);
+    front_listeners_take(front, fds + at.listeners, at.n_listeners);
     answer(front, json_pack("{s:s}", "type", "ready"));
 }
 
@@ -124,8 +124,8 @@ static void on_reload(struct front *front, json_t *msg, int *fds, size_t n_fds)
     front->tls = fresh;
     take_limits(front, msg);
     if (at.listeners >= 0 && !front->draining)
-        listeners_take(front, fds + at.listeners, at.n_listeners);
-    listeners_update(front);
+        front_listeners_take(front, fds + at.listeners, at.n_listeners);
+    front_listeners_update(front);
     answer(front, json_pack("{s:s}", "type", "ready"));
 }
 
@@ -135,7 +135,7 @@ static void on_drain(struct front *front, json_t *msg, int *fds, size_t n_fds)
     (void)fds;
     (void)n_fds;
     front->draining = true;
-    listeners_close(front);
+    front_listeners_close(front);
     front_check_drained(front);
 }
 
@@ -178,7 +178,7 @@ static void release(struct front *front)
 {
     struct connection *connection;
     ipc_channel_free(TAKE_PTR(front->control));
-    listeners_close(front);
+    front_listeners_close(front);
     while ((connection = TAILQ_FIRST(&front->connections)))
         connection_close(connection);
     handover_close(front);

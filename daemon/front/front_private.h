@@ -60,10 +60,10 @@ void front_check_drained(struct front *front);
 
 /* --- listeners.c --- */
 /* Takes the fds over (sets them to -1), in place of those that were there. */
-void listeners_take(struct front *front, int *fds, size_t n_fds);
+void front_listeners_take(struct front *front, int *fds, size_t n_fds);
 /* Arms or disarms according to limit, queue and drain. */
-void listeners_update(struct front *front);
-void listeners_close(struct front *front);
+void front_listeners_update(struct front *front);
+void front_listeners_close(struct front *front);
 
 /* --- handover.c --- */
 void handover_open(struct front *front, int fd); /* takes fd over */

@@ -87,7 +87,7 @@ static void send_waiting(struct front *front)
     while (sent == SENT_YES && (c = TAILQ_FIRST(&front->handover.waiting)))
         sent = try_send(front, c);
     wait_for_room(front, sent);
-    listeners_update(front);
+    front_listeners_update(front);
 }
 
 void handover_offer(struct front *front, struct connection *c)

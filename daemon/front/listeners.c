@@ -40,7 +40,7 @@ static bool room(const struct front *front)
 
 static void on_accept_retry(void *arg)
 {
-    listeners_update(arg);
+    front_listeners_update(arg);
 }
 
 /* Out of fds or memory: rest, instead of turning in circles on a listener that stays readable. */
@@ -49,7 +49,7 @@ static void rest(struct front *front)
     if (!front->accept_retry)
         front->accept_retry = loop_timer_new(front->loop, on_accept_retry, front);
     loop_timer_set(front->accept_retry, ACCEPT_RETRY_MS);
-    listeners_update(front);
+    front_listeners_update(front);
 }
 
 static void on_listener(void *arg, uint32_t events)
@@ -70,10 +70,10 @@ static void on_listener(void *arg, uint32_t events)
         if (errno != ECONNABORTED && errno != EINTR)
             break; /* EAGAIN, or an error of the client's network (accept(2)) */
     }
-    listeners_update(front);
+    front_listeners_update(front);
 }
 
-void listeners_update(struct front *front)
+void front_listeners_update(struct front *front)
 {
     bool listen_now = room(front);
     if (listen_now == front->listening)
@@ -83,7 +83,7 @@ void listeners_update(struct front *front)
     front->listening = listen_now;
 }
 
-void listeners_close(struct front *front)
+void front_listeners_close(struct front *front)
 {
     for (size_t i = 0; i < front->n_listeners; i++) {
         loop_io_remove(front->listeners[i].io);
@@ -93,9 +93,9 @@ void listeners_close(struct front *front)
     front->listening = false;
 }
 
-void listeners_take(struct front *front, int *fds, size_t n_fds)
+void front_listeners_take(struct front *front, int *fds, size_t n_fds)
 {
-    listeners_close(front);
+    front_listeners_close(front);
     for (size_t i = 0; i < n_fds && i < FRONT_LISTENERS_MAX; i++) {
         struct listener *listener = &front->listeners[front->n_listeners++];
         listener->front = front;
@@ -104,5 +104,5 @@ void listeners_take(struct front *front, int *fds, size_t n_fds)
         set_options(listener->fd);
         listener->io = loop_io_add(front->loop, listener->fd, 0, on_listener, listener);
     }
-    listeners_update(front);
+    front_listeners_update(front);
 }
