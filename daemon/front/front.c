@@ -79,7 +79,7 @@ static void take_limits(struct front *front, const json_t *msg)
     if (possible < 1)
         possible = 1;
     if (wanted > possible)
-        log_line(LOG_LEVEL_WARNING, NULL, "limits.connections is %lld, but the limit of open files allows only %lld",
+        log_line(LOG_LEVEL_INFO, NULL, "limits.connections is %lld, but the limit of open files allows only %lld",
                  (long long)wanted, (long long)possible);
     front->limit = (size_t)(wanted > possible ? possible : wanted);
     front->handshake_ms = 1000 * json_int(limits, "handshake_seconds", HANDSHAKE_SECONDS);

@@ -101,10 +101,11 @@ void handover_offer(struct front *front, struct connection *c)
     c->core = pair[0];
     c->handed = pair[1];
     c->state = CONNECTION_WAITING;
-    connection_watch(c, 0); /* its bytes wait in the kernel */
     TAILQ_INSERT_TAIL(&front->handover.waiting, c, waiting);
     if (first)
         send_waiting(front);
+    if (TAILQ_LAST(&front->handover.waiting, connection_list) == c) /* c is still there */
+        connection_watch(c, 0);                                     /* its bytes wait in the kernel */
 }
 
 void handover_forget(struct front *front, struct connection *c)
