@@ -3,11 +3,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mount.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -16,13 +15,15 @@
 #include "base/jsonspec.h"
 #include "base/log.h"
 #include "base/str.h"
+#include "movers/mount_view.h"
 #include "movers/mover.h"
 
 enum { REQUEST_MAX = 16 * 1024 * 1024, PROGRESS_EVERY_MS = 200 };
 
 struct child {
     int64_t last_progress_ms;
-    bool cancelled;
+    struct mover_progress progress; /* the latest, and whether it was told */
+    bool untold, cancelled;
 };
 
 static void say(json_t *line /* taken */)
@@ -37,16 +38,25 @@ static void say(json_t *line /* taken */)
     json_decref(line);
 }
 
+static void tell_progress(struct child *child)
+{
+    const struct mover_progress *progress = &child->progress;
+    child->untold = false;
+    say(json_pack("{s:s, s:I, s:I, s:I, s:I}", "type", "progress", "bytes_done", (json_int_t)progress->bytes_done, "bytes_total",
+                  (json_int_t)progress->bytes_total, "files_done", (json_int_t)progress->files_done, "files_total",
+                  (json_int_t)progress->files_total));
+}
+
 static void on_progress(void *arg, const struct mover_progress *progress)
 {
     struct child *child = arg;
     int64_t now = clock_mono_ms();
+    child->progress = *progress;
+    child->untold = true;
     if (now - child->last_progress_ms < PROGRESS_EVERY_MS)
         return;
     child->last_progress_ms = now;
-    say(json_pack("{s:s, s:I, s:I, s:I, s:I}", "type", "progress", "bytes_done", (json_int_t)progress->bytes_done, "bytes_total",
-                  (json_int_t)progress->bytes_total, "files_done", (json_int_t)progress->files_done, "files_total",
-                  (json_int_t)progress->files_total));
+    tell_progress(child);
 }
 
 static bool on_cancelled(void *arg)
@@ -64,40 +74,29 @@ static bool on_cancelled(void *arg)
 
 /* --- request --- */
 
+/* Nothing follows the line but the end of the input, which cancels. */
 static int read_request(json_t **ret_request, struct err *err)
 {
-    AUTO_FREE char *text = mem_new(REQUEST_MAX + 1);
-    size_t length = 0;
-    while (length < REQUEST_MAX) {
-        ssize_t n = read(STDIN_FILENO, text + length, 1); /* byte-wise at the end of the line only costs once */
+    size_t length = 0, room = 65536;
+    AUTO_FREE char *text = mem_new(room);
+    const char *end = NULL;
+    while (!end) {
+        if (length == REQUEST_MAX)
+            return err_set(err, E_INVALIDARG, NULL, "the request is longer than %d bytes", REQUEST_MAX);
+        if (length == room) {
+            room = 2 * room < REQUEST_MAX ? 2 * room : REQUEST_MAX;
+            text = mem_resize(text, room);
+        }
+        ssize_t n = read(STDIN_FILENO, text + length, room - length);
+        if (n < 0 && errno == EINTR)
+            continue;
         if (n <= 0)
             return err_set(err, VSS_S_ASYNC_CANCELLED, NULL, "the request ended before its line did");
-        if (text[length] == '\n')
-            break;
-        length++;
+        end = memchr(text + length, '\n', (size_t)n);
+        length += (size_t)n;
     }
-    *ret_request = json_parse_strict(text, length, 64, err);
+    *ret_request = json_parse_strict(text, (size_t)(end - text), 64, err);
     return *ret_request ? 0 : -1;
-}
-
-/* --- the snapshot at its original path, for this process alone --- */
-
-static int bind_all(const json_t *binds, struct err *err)
-{
-    if (json_array_size(binds) == 0)
-        return 0;
-    if (unshare(CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL))
-        return err_errno(err, VSS_E_UNEXPECTED, errno, "Run as root, or use the archive mover, which needs no mounts.",
-                         "cannot make a private mount namespace");
-    size_t i;
-    json_t *bind;
-    json_array_foreach(binds, i, bind)
-    {
-        const char *source = json_str(bind, "source", ""), *target = json_str(bind, "target", "");
-        if (mount(source, target, NULL, MS_BIND, NULL) || mount(NULL, target, NULL, MS_REMOUNT | MS_BIND | MS_RDONLY, NULL))
-            return err_errno(err, VSS_E_UNEXPECTED, errno, NULL, "cannot present the snapshot %s at %s", source, target);
-    }
-    return 0;
 }
 
 /* --- verbs --- */
@@ -130,39 +129,40 @@ static int verb_run(const struct call *call, json_t **ret, struct err *err)
     const struct mover_request request = {.repository = call->repository, .backup_id = call->backup_id,
                                           .document = json_object_get(call->request, "document"), .items = list,
                                           .n_items = json_array_size(items), .excludes = excludes};
-    if (bind_all(json_object_get(call->request, "binds"), err) || call->mover->open(call->repository, true, err))
+    const json_t *binds = json_object_get(call->request, "binds");
+    if (call->mover->needs_original_path ? mount_view_make(binds, list, request.n_items, err) : mount_view_bind(binds, err))
+        return -1;
+    if (call->mover->open(call->repository, true, err))
         return -1;
     return call->mover->run(&request, call->host, ret, err);
 }
 
-/* The target is made below one of the allowed roots, without following a symbolic link out of it. */
+/* One part of the target, made when it is missing, never through a symbolic link. */
+static int open_part(int dir, const char *part, bool last)
+{
+    if (mkdirat(dir, part, 0755) && errno != EEXIST)
+        return -1;
+    return openat(dir, part, (last ? O_RDONLY : O_PATH) | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+}
+
+/* The target is made below one of the allowed roots. */
 static int open_target(const char *target, const json_t *roots, struct err *err)
 {
     size_t i;
-    json_t *root;
+    const json_t *root;
     bool allowed = false;
-    json_array_foreach(roots, i, root) allowed = allowed || path_beneath(target, json_string_value(root));
+    json_array_foreach (roots, i, root)
+        allowed = allowed || (json_is_string(root) && path_beneath(target, json_string_value(root)));
     if (!path_is_canonical(target) || !allowed)
         return err_invalid(err, "/target", "%s is not beneath a restore root", target);
-    int dir = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
-    char part[256];
-    for (const char *at = target + 1; dir >= 0 && *at;) {
-        size_t n = strcspn(at, "/");
-        if (n >= sizeof part) {
-            close(dir);
-            return err_invalid(err, "/target", "a part of %s is too long", target);
-        }
-        memcpy(part, at, n);
-        part[n] = '\0';
-        at += n + (at[n] == '/');
-        if (mkdirat(dir, part, 0755) && errno != EEXIST) {
-            err_errno(err, VSS_E_UNEXPECTED, errno, NULL, "cannot make %s", target);
-            close(dir);
-            return -1;
-        }
-        int next = openat(dir, part, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    int dir = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    AUTO_FREE char *parts = str_dup(target);
+    char *rest = NULL;
+    for (char *part = strtok_r(parts, "/", &rest); dir >= 0 && part; part = strtok_r(NULL, "/", &rest)) {
+        int next = open_part(dir, part, *rest == '\0');
         if (next < 0)
-            err_errno(err, VSS_E_UNEXPECTED, errno, "No part of the target may be a symbolic link.", "cannot open %s of %s", part, target);
+            err_errno(err, errno == ELOOP || errno == ENOTDIR ? (uint32_t)E_ACCESSDENIED : (uint32_t)VSS_E_UNEXPECTED, errno,
+                      "Every part of the target must be a folder and no symbolic link.", "cannot open %s of %s", part, target);
         close(dir);
         dir = next;
     }
@@ -251,6 +251,16 @@ static int serve_request(struct child *child, json_t **ret, struct err *err)
     return err_set(err, VSS_E_UNEXPECTED, NULL, "mover: unknown verb %s", verb);
 }
 
+/* A descriptor per item and per level of depth: the soft limit is for programs that select(2). */
+static void raise_descriptor_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+        limit.rlim_cur = limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
 int mover_main(void)
 {
     struct child child = {0};
@@ -258,15 +268,20 @@ int mover_main(void)
     json_t *result = NULL;
     log_init("mover", LOG_LEVEL_INFO);
     signal(SIGPIPE, SIG_IGN);
+    raise_descriptor_limit();
     sigset_t term; /* blocked, and asked for with the cancel: a mover always cleans up */
     sigemptyset(&term);
     sigaddset(&term, SIGTERM);
     sigprocmask(SIG_BLOCK, &term, NULL);
     if (serve_request(&child, &result, &err)) {
         json_decref(result);
+        if (child.untold)
+            tell_progress(&child);
         say(json_pack("{s:s, s:o}", "type", "done", "error", err_to_json(&err)));
         return 1;
     }
+    if (child.untold)
+        tell_progress(&child);
     say(json_pack("{s:s, s:o}", "type", "done", "result", result ? result : json_object()));
     return 0;
 }

@@ -124,8 +124,11 @@ int arc_restore(const struct mover_restore *request, const struct mover_host *ho
     if (!result)
         *ret_result = json_pack("{s:I, s:I, s:b}", "files", (json_int_t)stage.progress.files_done, "bytes",
                                 (json_int_t)stage.progress.bytes_total, "verified", 1);
+    if (!result && check.warnings)
+        json_put(*ret_result, "warnings", json_incref(check.warnings));
     stage_close(&stage);
     json_decref(check.damaged);
+    json_decref(check.warnings);
     stored_close(&stored);
     return result;
 }

@@ -79,9 +79,7 @@ static int consider(struct scan *scan, size_t index, const char *directory, int 
     struct stat st;
     if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW))
         return payload_failed(errno, "look at", path, err);
-    if (S_ISSOCK(st.st_mode)) /* belongs to a running process, nothing to restore */
-        return 0;
-    if (excluded(scan, path)) {
+    if (S_ISSOCK(st.st_mode) || excluded(scan, path)) { /* a socket belongs to a running process: nothing to restore */
         path_list_add(&scan->left_out, path);
         return 0;
     }

@@ -79,6 +79,24 @@ static int disk_failed(struct walk *walk, const char *path)
                    text ? text : "unknown");
 }
 
+/* A warning is an attribute that this file system or user cannot have; times, modes and owners are read back anyway. */
+static int disk_done(struct walk *walk, int result, const char *path)
+{
+    struct tar_check *check = walk->check;
+    const char *text = archive_error_string(walk->disk);
+    if (result < ARCHIVE_WARN)
+        return disk_failed(walk, path);
+    if (result == ARCHIVE_OK || json_array_size(check->warnings) >= TAR_WARNINGS_MAX)
+        return 0;
+    if (!check->warnings)
+        check->warnings = json_array();
+    AUTO_FREE char *readable = manifest_readable(path);
+    AUTO_FREE char *line = str_new("%s: %s", readable, text ? text : "not everything could be set");
+    AUTO_FREE char *safe = manifest_readable(line);
+    json_add(check->warnings, json_string(safe));
+    return 0;
+}
+
 static void hash_zeros(struct hash *hash, int64_t n)
 {
     static const char zeros[65536];
@@ -106,7 +124,7 @@ static int read_content(struct walk *walk, const struct manifest_entry *known, b
         hash_update(walk->hash, bytes, n);
         check->progress.bytes_done += offset + (int64_t)n - at;
         at = offset + (int64_t)n;
-        if (staged && n && archive_write_data_block(walk->disk, bytes, n, offset) < ARCHIVE_WARN)
+        if (staged && n && archive_write_data_block(walk->disk, bytes, n, offset) != ARCHIVE_OK)
             return disk_failed(walk, known->path);
         check->host->progress(check->host->arg, &check->progress);
     }
@@ -129,7 +147,9 @@ static const char *metadata_difference(struct archive_entry *entry, const struct
         return "its link target differs from the manifest";
     if (!hard_link && S_ISREG(known->mode) && archive_entry_size(entry) != known->size)
         return "its size differs from the manifest";
-    if (archive_entry_perm(entry) != (known->mode & 07777))
+    /* With an access ACL the file's group bits are the ACL's mask, libarchive's are the owning group's. */
+    mode_t differing = (archive_entry_perm(entry) ^ known->mode) & 07777;
+    if (differing & ~(archive_entry_acl_count(entry, ARCHIVE_ENTRY_ACL_TYPE_ACCESS) > 0 ? (mode_t)0070 : 0))
         return "its mode differs from the manifest";
     if (archive_entry_uid(entry) != (int64_t)known->uid || archive_entry_gid(entry) != (int64_t)known->gid)
         return "its owner differs from the manifest";
@@ -153,7 +173,7 @@ static char *entry_path(struct archive_entry *entry)
 static int stage_header(struct walk *walk, struct archive_entry *entry, const char *path)
 {
     archive_entry_copy_pathname(entry, path + 1); /* from the manifest: canonical, beneath the staging directory */
-    return archive_write_header(walk->disk, entry) < ARCHIVE_WARN ? disk_failed(walk, path) : 0;
+    return disk_done(walk, archive_write_header(walk->disk, entry), path);
 }
 
 static int read_entry(struct walk *walk, struct archive_entry *entry)
@@ -181,7 +201,7 @@ static int read_entry(struct walk *walk, struct archive_entry *entry)
         return result;
     if (S_ISREG(known->mode) && !staged) /* a restored file counts when it was read again */
         check->progress.files_done++;
-    return staged && archive_write_finish_entry(walk->disk) < ARCHIVE_WARN ? disk_failed(walk, known->path) : 0;
+    return staged ? disk_done(walk, archive_write_finish_entry(walk->disk), known->path) : 0;
 }
 
 static int read_entries(struct walk *walk)
@@ -210,11 +230,12 @@ static int drain(struct walk *walk)
     return 0;
 }
 
-static void tell_missing(struct tar_check *check)
+static void tell_missing(struct tar_check *check, bool ours)
 {
     for (size_t i = 0; i < check->manifest->n; i++) {
         const struct manifest_entry *entry = &check->manifest->entries[i];
-        if (!entry->found && !entry->parent)
+        bool special = !S_ISREG(entry->mode) && !S_ISDIR(entry->mode) && !S_ISLNK(entry->mode);
+        if (!entry->found && !entry->parent && (ours || !special)) /* restic's dump leaves devices and fifos out */
             tar_check_damage(check, entry->path, "it is missing from the stored data");
     }
 }
@@ -251,9 +272,9 @@ int tar_check_run(struct tar_check *check, const struct tar_input *input, struct
     if (result >= 0 && !walk.input_failed && drain(&walk))
         result = -1;
     if (result == 0)
-        tell_missing(check);
-    if (result >= 0 && walk.disk && archive_write_close(walk.disk) < ARCHIVE_WARN) /* directories' times and modes */
-        result = disk_failed(&walk, "the directories");
+        tell_missing(check, input->ours);
+    if (result >= 0 && walk.disk && disk_done(&walk, archive_write_close(walk.disk), "the folders")) /* their times and modes */
+        result = -1;
     archive_read_free(walk.in);
     if (walk.disk)
         archive_write_free(walk.disk);
