@@ -57,7 +57,8 @@ static int enter_namespace(struct view *view, struct err *err)
     if (unshare(CLONE_NEWNS)) {
         view->user_namespace = true;
         if (errno != EPERM || enter_user_namespace())
-            return err_errno(err, VSS_E_NOT_SUPPORTED, errno, "Run as root, allow user namespaces, or use the archive mover.",
+            return err_errno(err, VSS_E_NOT_SUPPORTED, errno,
+                             "Run as root, allow user namespaces, or use the archive mover.",
                              "cannot make a private mount namespace");
     }
     /* Nothing of this may be seen outside; what is mounted outside later does not matter here. */
@@ -81,10 +82,12 @@ static int bind_all(const struct view *view, const json_t *binds, struct err *er
 {
     size_t i;
     const json_t *bind;
-    json_array_foreach (binds, i, bind) {
+    json_array_foreach(binds, i, bind)
+    {
         const char *source = json_str(bind, "source", ""), *target = json_str(bind, "target", "");
         if (bind_to(view, source, target))
-            return err_errno(err, VSS_E_UNEXPECTED, errno, NULL, "cannot present the snapshot %s at %s", source, target);
+            return err_errno(err, VSS_E_UNEXPECTED, errno, NULL, "cannot present the snapshot %s at %s", source,
+                             target);
     }
     return 0;
 }
@@ -118,7 +121,8 @@ static int mirror_link(int from, int to, const char *name, const struct stat *st
     if (n < 0)
         return -1;
     link[n] = '\0';
-    if (symlinkat(link, to, name) || (geteuid() == 0 && fchownat(to, name, st->st_uid, st->st_gid, AT_SYMLINK_NOFOLLOW)))
+    if (symlinkat(link, to, name) ||
+        (geteuid() == 0 && fchownat(to, name, st->st_uid, st->st_gid, AT_SYMLINK_NOFOLLOW)))
         return -1;
     return utimensat(to, name, times, AT_SYMLINK_NOFOLLOW);
 }
@@ -203,8 +207,8 @@ static int present(struct view *view, const struct mover_item *item, struct err 
         return 0;
     if (S_ISLNK(source.st_mode) || (exists && S_ISDIR(source.st_mode) != S_ISDIR(there.st_mode)) ||
         (exists && S_ISLNK(there.st_mode)))
-        return err_set(err, VSS_E_NOT_SUPPORTED, "Use the archive mover for it.", "cannot show %s at %s: their types differ",
-                       item->source, item->path);
+        return err_set(err, VSS_E_NOT_SUPPORTED, "Use the archive mover for it.",
+                       "cannot show %s at %s: their types differ", item->source, item->path);
     if (!exists && make_place(view, item->path, S_ISDIR(source.st_mode), err))
         return -1;
     return bind_to(view, item->source, item->path) ? failed("show the file at", item->path, err) : 0;

@@ -42,9 +42,9 @@ static void tell_progress(struct child *child)
 {
     const struct mover_progress *progress = &child->progress;
     child->untold = false;
-    say(json_pack("{s:s, s:I, s:I, s:I, s:I}", "type", "progress", "bytes_done", (json_int_t)progress->bytes_done, "bytes_total",
-                  (json_int_t)progress->bytes_total, "files_done", (json_int_t)progress->files_done, "files_total",
-                  (json_int_t)progress->files_total));
+    say(json_pack("{s:s, s:I, s:I, s:I, s:I}", "type", "progress", "bytes_done", (json_int_t)progress->bytes_done,
+                  "bytes_total", (json_int_t)progress->bytes_total, "files_done", (json_int_t)progress->files_done,
+                  "files_total", (json_int_t)progress->files_total));
 }
 
 static void on_progress(void *arg, const struct mover_progress *progress)
@@ -124,13 +124,18 @@ static int verb_run(const struct call *call, json_t **ret, struct err *err)
     AUTO_FREE const char **excludes = strings(json_object_get(call->request, "excludes"));
     size_t i;
     json_t *item;
-    json_array_foreach(items, i, item) list[i] = (struct mover_item){json_str(item, "path", ""), json_str(item, "source", ""),
-                                                                    json_str(item, "spec", "*"), json_bool(item, "recursive", true)};
-    const struct mover_request request = {.repository = call->repository, .backup_id = call->backup_id,
-                                          .document = json_object_get(call->request, "document"), .items = list,
-                                          .n_items = json_array_size(items), .excludes = excludes};
+    json_array_foreach(items, i, item) list[i] =
+        (struct mover_item){json_str(item, "path", ""), json_str(item, "source", ""), json_str(item, "spec", "*"),
+                            json_bool(item, "recursive", true)};
+    const struct mover_request request = {.repository = call->repository,
+                                          .backup_id = call->backup_id,
+                                          .document = json_object_get(call->request, "document"),
+                                          .items = list,
+                                          .n_items = json_array_size(items),
+                                          .excludes = excludes};
     const json_t *binds = json_object_get(call->request, "binds");
-    if (call->mover->needs_original_path ? mount_view_make(binds, list, request.n_items, err) : mount_view_bind(binds, err))
+    if (call->mover->needs_original_path ? mount_view_make(binds, list, request.n_items, err)
+                                         : mount_view_bind(binds, err))
         return -1;
     if (call->mover->open(call->repository, true, err))
         return -1;
@@ -151,8 +156,8 @@ static int open_target(const char *target, const json_t *roots, struct err *err)
     size_t i;
     const json_t *root;
     bool allowed = false;
-    json_array_foreach (roots, i, root)
-        allowed = allowed || (json_is_string(root) && path_beneath(target, json_string_value(root)));
+    json_array_foreach(roots, i, root) allowed =
+        allowed || (json_is_string(root) && path_beneath(target, json_string_value(root)));
     if (!path_is_canonical(target) || !allowed)
         return err_invalid(err, "/target", "%s is not beneath a restore root", target);
     int dir = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -161,8 +166,9 @@ static int open_target(const char *target, const json_t *roots, struct err *err)
     for (char *part = strtok_r(parts, "/", &rest); dir >= 0 && part; part = strtok_r(NULL, "/", &rest)) {
         int next = open_part(dir, part, *rest == '\0');
         if (next < 0)
-            err_errno(err, errno == ELOOP || errno == ENOTDIR ? (uint32_t)E_ACCESSDENIED : (uint32_t)VSS_E_UNEXPECTED, errno,
-                      "Every part of the target must be a folder and no symbolic link.", "cannot open %s of %s", part, target);
+            err_errno(err, errno == ELOOP || errno == ENOTDIR ? (uint32_t)E_ACCESSDENIED : (uint32_t)VSS_E_UNEXPECTED,
+                      errno, "Every part of the target must be a folder and no symbolic link.", "cannot open %s of %s",
+                      part, target);
         close(dir);
         dir = next;
     }
@@ -176,8 +182,12 @@ static int verb_restore(const struct call *call, json_t **ret, struct err *err)
     if (dir < 0)
         return -1;
     AUTO_FREE const char **paths = strings(json_object_get(call->request, "paths"));
-    const struct mover_restore restore = {.repository = call->repository, .backup_id = call->backup_id, .data_id = call->data_id,
-                                          .target_dir_fd = dir, .target = target, .paths = paths,
+    const struct mover_restore restore = {.repository = call->repository,
+                                          .backup_id = call->backup_id,
+                                          .data_id = call->data_id,
+                                          .target_dir_fd = dir,
+                                          .target = target,
+                                          .paths = paths,
                                           .overwrite = json_bool(call->request, "overwrite", false)};
     if (call->mover->open(call->repository, false, err) || call->mover->restore(&restore, call->host, ret, err))
         return -1;
@@ -237,13 +247,19 @@ static int serve_request(struct child *child, json_t **ret, struct err *err)
     AUTO_JSON json_t *request = NULL;
     if (read_request(&request, err))
         return -1;
-    const struct mover_host host = {.progress = on_progress, .cancelled = on_cancelled, .cancel_fd = STDIN_FILENO, .arg = child};
-    struct call call = {.request = request, .repository = json_object_get(request, "repository"), .host = &host,
-                        .backup_id = json_str(request, "backup_id", ""), .data_id = json_str(request, "data_id", "")};
-    const char *name = json_str(request, "mover", json_str(call.repository, "mover", "")), *verb = json_str(request, "verb", "");
+    const struct mover_host host = {
+        .progress = on_progress, .cancelled = on_cancelled, .cancel_fd = STDIN_FILENO, .arg = child};
+    struct call call = {.request = request,
+                        .repository = json_object_get(request, "repository"),
+                        .host = &host,
+                        .backup_id = json_str(request, "backup_id", ""),
+                        .data_id = json_str(request, "data_id", "")};
+    const char *name = json_str(request, "mover", json_str(call.repository, "mover", "")),
+               *verb = json_str(request, "verb", "");
     call.mover = mover_by_name(name);
     if (!call.mover)
-        return err_set(err, VSS_E_OBJECT_NOT_FOUND, "GET /movers lists what there is.", "mover %s: no such mover", name);
+        return err_set(err, VSS_E_OBJECT_NOT_FOUND, "GET /movers lists what there is.", "mover %s: no such mover",
+                       name);
     for (size_t i = 0; i < ELEMENTS(verbs); i++) {
         if (str_eq(verb, verbs[i].name))
             return verbs[i].fn(&call, ret, err);

@@ -1,4 +1,5 @@
-/* The embedded default mover: one data.tar.zst per backup, a manifest with a SHA-256 per file, the document beside it. */
+/* The embedded default mover: one data.tar.zst per backup, a manifest with a SHA-256 per file, the document beside it.
+ */
 #include "movers/archive/archive_private.h"
 
 static void probe(char ret_reason[256])

@@ -30,7 +30,8 @@ struct arc_output;
 struct manifest_entry;
 struct stat;
 int arc_output_open(struct arc_output **ret, const char *dir, struct err *err);
-int arc_output_entry(struct arc_output *output, const struct manifest_entry *entry, int fd, const char *source, struct err *err);
+int arc_output_entry(struct arc_output *output, const struct manifest_entry *entry, int fd, const char *source,
+                     struct err *err);
 int arc_output_data(struct arc_output *output, const void *bytes, size_t size, struct err *err);
 /* Finishes and syncs the file; its size and SHA-256. */
 int arc_output_close(struct arc_output *output, int64_t *ret_size, char ret_sha256[HASH_HEX_SIZE], struct err *err);
@@ -38,6 +39,7 @@ void arc_output_free(struct arc_output *output); /* NULL is fine */
 
 /* --- write.c, read.c --- */
 int arc_run(const struct mover_request *request, const struct mover_host *host, json_t **ret_result, struct err *err);
-int arc_restore(const struct mover_restore *request, const struct mover_host *host, json_t **ret_result, struct err *err);
+int arc_restore(const struct mover_restore *request, const struct mover_host *host, json_t **ret_result,
+                struct err *err);
 int arc_verify(const json_t *repository, const char *backup_id, const char *data_id, const struct mover_host *host,
                json_t **ret_result, struct err *err);

@@ -57,7 +57,8 @@ static bool set_up(struct arc_output *output)
     archive_read_disk_set_standard_lookup(output->disk);
     /* Flags are not restored; the holes are found by arc_output_entry. */
     archive_read_disk_set_behavior(output->disk, ARCHIVE_READDISK_NO_FFLAGS | ARCHIVE_READDISK_NO_SPARSE);
-    if (archive_write_add_filter_zstd(output->tar) < ARCHIVE_WARN || archive_write_set_format_pax(output->tar) < ARCHIVE_WARN)
+    if (archive_write_add_filter_zstd(output->tar) < ARCHIVE_WARN ||
+        archive_write_set_format_pax(output->tar) < ARCHIVE_WARN)
         return false;
     /* Level 1: the disk is the limit (platform-facts 4). A thread of its own compresses while we read and hash. */
     archive_write_set_filter_option(output->tar, "zstd", "threads", "1");
@@ -69,7 +70,8 @@ int arc_output_open(struct arc_output **ret, const char *dir, struct err *err)
 {
     struct arc_output *output = mem_new(sizeof(*output));
     *ret = output;
-    *output = (struct arc_output){.tar = archive_write_new(), .disk = archive_read_disk_new(), .hash = hash_new(), .fd = -1};
+    *output =
+        (struct arc_output){.tar = archive_write_new(), .disk = archive_read_disk_new(), .hash = hash_new(), .fd = -1};
     str_format(output->path, sizeof(output->path), "%s/data.tar.zst", dir);
     output->fd = open(output->path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (output->fd < 0)
@@ -97,7 +99,8 @@ static void map_holes(struct archive_entry *tar_entry, int fd, int64_t size)
     lseek(fd, 0, SEEK_SET);
 }
 
-static int fill(struct arc_output *output, struct archive_entry *tar_entry, const struct manifest_entry *entry, int fd, const struct stat *st)
+static int fill(struct arc_output *output, struct archive_entry *tar_entry, const struct manifest_entry *entry, int fd,
+                const struct stat *st)
 {
     bool readable = S_ISREG(st->st_mode) || (S_ISDIR(st->st_mode) && !(fcntl(fd, F_GETFL) & O_PATH));
     archive_entry_copy_stat(tar_entry, st);
@@ -116,7 +119,8 @@ static int fill(struct arc_output *output, struct archive_entry *tar_entry, cons
     return 0;
 }
 
-int arc_output_entry(struct arc_output *output, const struct manifest_entry *entry, int fd, const char *source, struct err *err)
+int arc_output_entry(struct arc_output *output, const struct manifest_entry *entry, int fd, const char *source,
+                     struct err *err)
 {
     struct stat st;
     if (fstat(fd, &st))

@@ -66,7 +66,8 @@ static int stored_open(struct stored *ret, const json_t *repository, const char 
     if (arc_place(repository, backup_id, "", ret->place, err))
         return -1;
     if (access(ret->place, F_OK))
-        return err_set(err, VSS_E_OBJECT_NOT_FOUND, NULL, "repository %s holds no backup %s", json_str(repository, "name", ""), backup_id);
+        return err_set(err, VSS_E_OBJECT_NOT_FOUND, NULL, "repository %s holds no backup %s",
+                       json_str(repository, "name", ""), backup_id);
     ret->complete = arc_read_json(ret->place, "complete.json");
     if (!json_is_object(ret->complete))
         return damaged(ret, "complete.json", err);
@@ -111,7 +112,8 @@ static int restore_all(struct stored *stored, struct stage *stage, struct tar_ch
     return stage_verify(stage, err) || stage_publish(stage, err) ? -1 : 0;
 }
 
-int arc_restore(const struct mover_restore *request, const struct mover_host *host, json_t **ret_result, struct err *err)
+int arc_restore(const struct mover_restore *request, const struct mover_host *host, json_t **ret_result,
+                struct err *err)
 {
     struct stored stored;
     struct stage stage = {.fd = -1};

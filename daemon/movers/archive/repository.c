@@ -57,8 +57,8 @@ json_t *arc_read_json(const char *dir, const char *name)
 static int create(const char *path, struct err *err)
 {
     char id[UUID_SIZE], now[CLOCK_RFC3339_SIZE], scratch[PATH_MAX], mark[PATH_MAX + 64];
-    AUTO_JSON json_t *fresh = json_pack("{s:i, s:s, s:s, s:s}", "version", FORMAT_VERSION, "format", "quiesced-archive", "id",
-                                        uuid_v7(id), "created_at", clock_rfc3339(clock_real_ms(), now));
+    AUTO_JSON json_t *fresh = json_pack("{s:i, s:s, s:s, s:s}", "version", FORMAT_VERSION, "format", "quiesced-archive",
+                                        "id", uuid_v7(id), "created_at", clock_rfc3339(clock_real_ms(), now));
     if (mkdir(path, 0700) && errno != EEXIST)
         return payload_failed(errno, "create the repository", path, err);
     /* A crash must not leave half a mark, which would lock the repository for ever. */
@@ -88,7 +88,8 @@ int arc_open(const json_t *repository, bool create_new, struct err *err)
             return payload_failed(errno, "open the repository", path, err);
         if (create_new)
             return create(path, err) ? err_prefix(err, "repository %s", name) : 0;
-        return err_set(err, VSS_E_OBJECT_NOT_FOUND, "Is its disk mounted?", "repository %s: %s is not an archive repository", name, path);
+        return err_set(err, VSS_E_OBJECT_NOT_FOUND, "Is its disk mounted?",
+                       "repository %s: %s is not an archive repository", name, path);
     }
     AUTO_JSON json_t *found = arc_read_json(path, MARK);
     if (json_int(found, "version", 0) != FORMAT_VERSION)
@@ -102,7 +103,8 @@ int arc_place(const json_t *repository, const char *backup_id, const char *suffi
     if (!uuid_valid(backup_id))
         return err_set(err, E_INVALIDARG, NULL, "backup id %.64s is not an id", backup_id);
     if (!str_format(ret, PATH_MAX, "%s/%s%s", arc_path(repository), backup_id, suffix))
-        return err_set(err, E_INVALIDARG, NULL, "the path of repository %s is too long", json_str(repository, "name", ""));
+        return err_set(err, E_INVALIDARG, NULL, "the path of repository %s is too long",
+                       json_str(repository, "name", ""));
     return 0;
 }
 
@@ -170,12 +172,15 @@ int arc_list(const json_t *repository, const struct mover_host *host, json_t **r
         char place[PATH_MAX];
         if (!uuid_valid(entry->d_name) || arc_place(repository, entry->d_name, "", place, NULL))
             continue;
-        AUTO_JSON json_t *complete = arc_read_json(place, "complete.json"), *document = arc_read_json(place, "document.json");
-        json_t *item = json_pack("{s:s, s:s, s:O?, s:s?, s:I, s:I}", "backup_id", entry->d_name, "data_id", entry->d_name,
-                                 "document", document, "created_at", json_str(complete, "created_at", NULL), "bytes",
-                                 (json_int_t)json_int(complete, "bytes", 0), "files", (json_int_t)json_int(complete, "files", 0));
+        AUTO_JSON json_t *complete = arc_read_json(place, "complete.json"),
+                         *document = arc_read_json(place, "document.json");
+        json_t *item =
+            json_pack("{s:s, s:s, s:O?, s:s?, s:I, s:I}", "backup_id", entry->d_name, "data_id", entry->d_name,
+                      "document", document, "created_at", json_str(complete, "created_at", NULL), "bytes",
+                      (json_int_t)json_int(complete, "bytes", 0), "files", (json_int_t)json_int(complete, "files", 0));
         if (!json_is_object(complete) || !json_is_object(document)) /* it is told, and does not stop the scan */
-            json_put(item, "damaged", json_string(json_is_object(complete) ? "document.json is damaged" : "complete.json is damaged"));
+            json_put(item, "damaged",
+                     json_string(json_is_object(complete) ? "document.json is damaged" : "complete.json is damaged"));
         json_add(items, item);
     }
     closedir(dir);
@@ -195,7 +200,8 @@ int arc_remove(const json_t *repository, const char *backup_id, const char *data
         return errno == ENOENT ? 0 : payload_failed(errno, "look at", place, err);
     str_format(proof, sizeof(proof), "%s/complete.json", place);
     if (!S_ISDIR(st.st_mode) || lstat(proof, &st))
-        return err_set(err, VSS_E_UNEXPECTED, "Look at it, and remove it by hand.", "%s is not a backup of ours", place);
+        return err_set(err, VSS_E_UNEXPECTED, "Look at it, and remove it by hand.", "%s is not a backup of ours",
+                       place);
     if (rename(place, doomed)) /* gone from the list at once, whatever happens to the files */
         return payload_failed(errno, "remove", place, err);
     arc_remove_dir(doomed);

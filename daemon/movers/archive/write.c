@@ -88,9 +88,10 @@ static int describe(struct writer *writer, json_t **ret_result, struct err *err)
         hash_file(writer->partial, "manifest.jsonl", manifest, err))
         return -1;
     const struct mover_progress *done = &writer->source.progress;
-    AUTO_JSON json_t *result = json_pack("{s:s, s:I, s:I, s:I, s:s}", "data_id", writer->request->backup_id, "bytes",
-                                         (json_int_t)done->bytes_done, "files", (json_int_t)done->files_done, "stored_bytes",
-                                         (json_int_t)stored, "created_at", clock_rfc3339(clock_real_ms(), now));
+    AUTO_JSON json_t *result =
+        json_pack("{s:s, s:I, s:I, s:I, s:s}", "data_id", writer->request->backup_id, "bytes",
+                  (json_int_t)done->bytes_done, "files", (json_int_t)done->files_done, "stored_bytes",
+                  (json_int_t)stored, "created_at", clock_rfc3339(clock_real_ms(), now));
     AUTO_JSON json_t *complete = json_copy(result);
     json_put(complete, "version", json_integer(1));
     json_put(complete, "data_sha256", json_string(data));

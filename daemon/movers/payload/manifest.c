@@ -12,7 +12,7 @@
 static const struct {
     mode_t mode;
     const char *name;
-} types[] = {{S_IFREG, "file"}, {S_IFDIR, "directory"},  {S_IFLNK, "symlink"},
+} types[] = {{S_IFREG, "file"}, {S_IFDIR, "directory"}, {S_IFLNK, "symlink"},
              {S_IFIFO, "fifo"}, {S_IFCHR, "character"}, {S_IFBLK, "block"}};
 
 const char *manifest_type(mode_t mode)
@@ -103,8 +103,8 @@ char *manifest_readable(const char *path)
 void manifest_write(FILE *file, const struct manifest_entry *entry)
 {
     char hex[HASH_HEX_SIZE];
-    AUTO_JSON json_t *line = json_pack("{s:s, s:I, s:i, s:I, s:I, s:I, s:i}", "type", manifest_type(entry->mode), "size",
-                                       (json_int_t)entry->size, "mode", (int)(entry->mode & 07777), "uid",
+    AUTO_JSON json_t *line = json_pack("{s:s, s:I, s:i, s:I, s:I, s:I, s:i}", "type", manifest_type(entry->mode),
+                                       "size", (json_int_t)entry->size, "mode", (int)(entry->mode & 07777), "uid",
                                        (json_int_t)entry->uid, "gid", (json_int_t)entry->gid, "mtime",
                                        (json_int_t)entry->mtime.tv_sec, "mtime_ns", (int)entry->mtime.tv_nsec);
     put_bytes(line, "path", entry->path);
@@ -137,9 +137,9 @@ static bool parse_entry(const json_t *line, struct manifest_entry *entry)
                                      .hard_link = get_bytes(line, "hard_link"),
                                      .parent = json_bool(line, "parent", false),
                                      .sparse = json_bool(line, "sparse", false)};
-    bool good = entry->mode && entry->path && (path_is_canonical(entry->path) || str_eq(entry->path, "/")) && entry->size >= 0 &&
-                entry->mtime.tv_nsec >= 0 && entry->mtime.tv_nsec < 1000000000 && (!S_ISLNK(entry->mode) || entry->link) &&
-                (!entry->hard_link || path_is_canonical(entry->hard_link));
+    bool good = entry->mode && entry->path && (path_is_canonical(entry->path) || str_eq(entry->path, "/")) &&
+                entry->size >= 0 && entry->mtime.tv_nsec >= 0 && entry->mtime.tv_nsec < 1000000000 &&
+                (!S_ISLNK(entry->mode) || entry->link) && (!entry->hard_link || path_is_canonical(entry->hard_link));
     entry->mode |= (mode_t)json_int(line, "mode", 0) & 07777;
     entry->has_sha256 = sha256 && hash_from_hex(sha256, entry->sha256);
     return good && S_ISREG(entry->mode) == entry->has_sha256;
@@ -218,7 +218,8 @@ void manifest_select(struct manifest *manifest, const char *const *paths)
         manifest->entries[i].wanted = all || selected(&manifest->entries[i], paths);
     for (size_t i = 0; i < manifest->n; i++) {
         const struct manifest_entry *entry = &manifest->entries[i];
-        struct manifest_entry *first = entry->wanted && entry->hard_link ? manifest_find(manifest, entry->hard_link) : NULL;
+        struct manifest_entry *first =
+            entry->wanted && entry->hard_link ? manifest_find(manifest, entry->hard_link) : NULL;
         if (first && !first->wanted)
             mark_helper(manifest, first);
     }

@@ -1,7 +1,8 @@
 #pragma once
 /* The manifest: what was saved, entry by entry, one JSON line each, sorted by path (parents before children). It lies
  * in the repository beside the data, and restore and verify hold the data against it.
- * {"path"|"path64","type","size","mode","uid","gid","mtime","mtime_ns","sha256"?,"link"?,"hard_link"?,"parent"?,"sparse"?}
+ * {"path"|"path64","type","size","mode","uid","gid","mtime","mtime_ns","sha256"?,"link"?,"hard_link"?,"parent"?,
+ * "sparse"?}
  * Paths that are not UTF-8 are base64url of their bytes under the name that ends in 64. */
 #include <stdbool.h>
 #include <stddef.h>
@@ -13,7 +14,7 @@
 #include "crypto/hash.h"
 
 struct manifest_entry {
-    char *path; /* original absolute path, any bytes */
+    char *path;  /* original absolute path, any bytes */
     mode_t mode; /* type and permissions */
     uid_t uid;
     gid_t gid;

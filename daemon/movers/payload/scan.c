@@ -35,9 +35,11 @@ int payload_failed(int errnum, const char *what, const char *path, struct err *e
 {
     AUTO_FREE char *readable = manifest_readable(path);
     bool full = errnum == ENOSPC || errnum == EDQUOT;
-    uint32_t hr = full ? (uint32_t)VSS_E_INSUFFICIENT_STORAGE
-                       : errnum == ENOENT ? (uint32_t)VSS_E_OBJECT_NOT_FOUND : (uint32_t)VSS_E_UNEXPECTED;
-    return err_errno(err, hr, errnum, full ? "Make room, or use another repository." : NULL, "cannot %s %s", what, readable);
+    uint32_t hr = full               ? (uint32_t)VSS_E_INSUFFICIENT_STORAGE
+                  : errnum == ENOENT ? (uint32_t)VSS_E_OBJECT_NOT_FOUND
+                                     : (uint32_t)VSS_E_UNEXPECTED;
+    return err_errno(err, hr, errnum, full ? "Make room, or use another repository." : NULL, "cannot %s %s", what,
+                     readable);
 }
 
 static int open_below(int dir, const char *path, uint64_t flags, uint64_t resolve)
@@ -245,9 +247,13 @@ int scan_open(const struct scan *scan, const struct scan_entry *entry, int *ret_
     const struct mover_item *item = &scan->request->items[entry->item];
     const char *below = below_item(scan, entry);
     bool single = !*below && !S_ISDIR(entry->type);
-    uint64_t flags = S_ISREG(entry->type) ? O_RDONLY | O_NONBLOCK | O_NOCTTY : S_ISDIR(entry->type) ? O_RDONLY | O_DIRECTORY : O_PATH;
-    *ret_source = *below ? str_new("%s/%s", str_eq(item->source, "/") ? "" : item->source, below) : str_dup(item->source);
-    *ret_fd = open_below(scan->roots[entry->item], single ? strrchr(item->source, '/') + 1 : below, flags | O_NOFOLLOW, 0);
+    uint64_t flags = S_ISREG(entry->type)   ? O_RDONLY | O_NONBLOCK | O_NOCTTY
+                     : S_ISDIR(entry->type) ? O_RDONLY | O_DIRECTORY
+                                            : O_PATH;
+    *ret_source =
+        *below ? str_new("%s/%s", str_eq(item->source, "/") ? "" : item->source, below) : str_dup(item->source);
+    *ret_fd =
+        open_below(scan->roots[entry->item], single ? strrchr(item->source, '/') + 1 : below, flags | O_NOFOLLOW, 0);
     if (*ret_fd >= 0)
         return 0;
     payload_failed(errno, "open", entry->path, err);

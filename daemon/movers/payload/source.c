@@ -53,7 +53,8 @@ void source_clear(struct source *source)
 static const struct inode *first_name(const struct source *source, const struct stat *st)
 {
     struct inode key = {.dev = st->st_dev, .ino = st->st_ino};
-    struct inode *const *found = S_ISDIR(st->st_mode) || st->st_nlink < 2 ? NULL : tfind(&key, &source->inodes, compare_inode);
+    struct inode *const *found =
+        S_ISDIR(st->st_mode) || st->st_nlink < 2 ? NULL : tfind(&key, &source->inodes, compare_inode);
     return found ? *found : NULL;
 }
 
@@ -70,7 +71,8 @@ static void remember_name(struct source *source, const struct stat *st, const st
 static int changed(const char *path, struct err *err)
 {
     AUTO_FREE char *readable = manifest_readable(path);
-    return err_set(err, VSS_E_UNEXPECTED, "Copy from a snapshot, not from live files.", "%s changed while it was read", readable);
+    return err_set(err, VSS_E_UNEXPECTED, "Copy from a snapshot, not from live files.", "%s changed while it was read",
+                   readable);
 }
 
 static int read_content(struct source *source, int fd, struct manifest_entry *entry, struct err *err)
@@ -97,7 +99,8 @@ static int read_content(struct source *source, int fd, struct manifest_entry *en
     return 0;
 }
 
-static void describe(const struct scan_entry *found, const struct stat *st, const struct inode *first, struct manifest_entry *ret)
+static void describe(const struct scan_entry *found, const struct stat *st, const struct inode *first,
+                     struct manifest_entry *ret)
 {
     *ret = (struct manifest_entry){.path = str_dup(found->path),
                                    .mode = st->st_mode,
@@ -113,7 +116,8 @@ static void describe(const struct scan_entry *found, const struct stat *st, cons
         memcpy(ret->sha256, first->sha256, sizeof(ret->sha256));
 }
 
-int source_read(struct source *source, const struct scan_entry *entry, struct manifest_entry *ret_entry, struct err *err)
+int source_read(struct source *source, const struct scan_entry *entry, struct manifest_entry *ret_entry,
+                struct err *err)
 {
     AUTO_FD int fd = -1;
     AUTO_FREE char *path = NULL;

@@ -23,5 +23,6 @@ struct source {
 void source_init(struct source *ret, const struct scan *scan, const struct source_sink *sink);
 /* Reads one entry; ret_entry is the caller's to clear. Fails when a file is not what it was at the scan or changes its
  * size meanwhile (a snapshot does not), and with VSS_S_ASYNC_CANCELLED. Reports progress after each block. */
-int source_read(struct source *source, const struct scan_entry *entry, struct manifest_entry *ret_entry, struct err *err);
+int source_read(struct source *source, const struct scan_entry *entry, struct manifest_entry *ret_entry,
+                struct err *err);
 void source_clear(struct source *source);

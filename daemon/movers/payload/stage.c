@@ -21,7 +21,8 @@ static const char PREFIX[] = ".quiesced-restore-";
 
 int stage_open_beneath(int dir, const char *path, int flags)
 {
-    struct open_how how = {.flags = (uint64_t)(unsigned)flags | O_CLOEXEC, .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS};
+    struct open_how how = {.flags = (uint64_t)(unsigned)flags | O_CLOEXEC,
+                           .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS};
     return (int)syscall(SYS_openat2, dir, *path ? path : ".", &how, sizeof(how));
 }
 
@@ -53,8 +54,8 @@ static int check_place(const struct stage *stage, const struct manifest_entry *e
     if (S_ISDIR(entry->mode) && S_ISLNK(st.st_mode))
         return escapes(entry->path, err);
     if (!stage->restore->overwrite || S_ISDIR(entry->mode) || S_ISDIR(st.st_mode))
-        return err_set(err, VSS_E_OBJECT_ALREADY_EXISTS, "Restore elsewhere, or with \"overwrite\": true.", "%s%s exists already",
-                       stage->restore->target, readable);
+        return err_set(err, VSS_E_OBJECT_ALREADY_EXISTS, "Restore elsewhere, or with \"overwrite\": true.",
+                       "%s%s exists already", stage->restore->target, readable);
     return 0;
 }
 
@@ -177,7 +178,8 @@ static int move(const struct stage *stage, const struct manifest_entry *entry, s
         return payload_failed(errno, "put in its place", entry->path, err);
     bool replace = stage->restore->overwrite && !S_ISDIR(entry->mode);
     int result = (int)syscall(SYS_renameat2, from, name, to, name, replace ? 0 : RENAME_NOREPLACE);
-    if (result && errno == EINVAL && faccessat(to, name, F_OK, AT_SYMLINK_NOFOLLOW)) /* a file system without NOREPLACE */
+    if (result && errno == EINVAL &&
+        faccessat(to, name, F_OK, AT_SYMLINK_NOFOLLOW)) /* a file system without NOREPLACE */
         result = renameat(from, name, to, name);
     if (result && errno == EEXIST)
         return err_set(err, VSS_E_OBJECT_ALREADY_EXISTS, "Restore elsewhere, or with \"overwrite\": true.",
@@ -200,7 +202,8 @@ static void copy_attributes(int from, int to)
 static int merge_directory(const struct stage *stage, const struct manifest_entry *entry, struct err *err)
 {
     AUTO_FD int from = stage_open_beneath(stage->fd, entry->path + 1, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
-    AUTO_FD int to = stage_open_beneath(stage->restore->target_dir_fd, entry->path + 1, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+    AUTO_FD int to =
+        stage_open_beneath(stage->restore->target_dir_fd, entry->path + 1, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
     struct stat st;
     if (from < 0 || to < 0 || fstat(from, &st))
         return payload_failed(errno, "finish", entry->path, err);
@@ -265,8 +268,10 @@ int stage_publish(struct stage *stage, struct err *err)
     }
     for (size_t i = manifest->n; i-- > 0;) {
         const struct manifest_entry *entry = &manifest->entries[i];
-        if (entry->wanted && !entry->parent && !entry->moved && S_ISDIR(entry->mode) && merge_directory(stage, entry, err))
+        if (entry->wanted && !entry->parent && !entry->moved && S_ISDIR(entry->mode) &&
+            merge_directory(stage, entry, err))
             return -1;
     }
-    return syncfs(stage->restore->target_dir_fd) ? payload_failed(errno, "make durable", stage->restore->target, err) : 0;
+    return syncfs(stage->restore->target_dir_fd) ? payload_failed(errno, "make durable", stage->restore->target, err)
+                                                 : 0;
 }

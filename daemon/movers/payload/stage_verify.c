@@ -58,11 +58,13 @@ static int hash_content(struct stage *stage, int fd, bool dig, uint8_t ret_diges
     return result;
 }
 
-static int check_content(struct stage *stage, const struct manifest_entry *entry, const struct stat *st, struct err *err)
+static int check_content(struct stage *stage, const struct manifest_entry *entry, const struct stat *st,
+                         struct err *err)
 {
     uint8_t digest[HASH_SIZE];
     bool dig = entry->sparse && (int64_t)st->st_blocks * 512 >= st->st_size;
-    AUTO_FD int fd = stage_open_beneath(stage->fd, entry->path + 1, (dig ? O_RDWR : O_RDONLY) | O_NOFOLLOW | O_NONBLOCK);
+    AUTO_FD int fd =
+        stage_open_beneath(stage->fd, entry->path + 1, (dig ? O_RDWR : O_RDONLY) | O_NOFOLLOW | O_NONBLOCK);
     if (fd < 0 && dig) {
         dig = false;
         fd = stage_open_beneath(stage->fd, entry->path + 1, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
@@ -85,7 +87,8 @@ static int check_content(struct stage *stage, const struct manifest_entry *entry
     return memcmp(digest, entry->sha256, HASH_SIZE) == 0 ? 0 : differs(entry, "content", err);
 }
 
-static int check_links(const struct stage *stage, const struct manifest_entry *entry, int fd, const struct stat *st, struct err *err)
+static int check_links(const struct stage *stage, const struct manifest_entry *entry, int fd, const struct stat *st,
+                       struct err *err)
 {
     char link[PATH_MAX + 1];
     struct stat other;

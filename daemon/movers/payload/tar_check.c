@@ -252,7 +252,8 @@ static void open_disk(struct walk *walk)
 int tar_check_run(struct tar_check *check, const struct tar_input *input, struct err *err)
 {
     struct err ignored;
-    struct walk walk = {.check = check, .input = input, .hash = hash_new(), .block = mem_new(BLOCK), .err = err ? err : &ignored};
+    struct walk walk = {
+        .check = check, .input = input, .hash = hash_new(), .block = mem_new(BLOCK), .err = err ? err : &ignored};
     setlocale(LC_CTYPE, "C.UTF-8"); /* libarchive converts UTF-8 names through the locale */
     if (!check->damaged)
         check->damaged = json_array();
@@ -273,7 +274,8 @@ int tar_check_run(struct tar_check *check, const struct tar_input *input, struct
         result = -1;
     if (result == 0)
         tell_missing(check, input->ours);
-    if (result >= 0 && walk.disk && disk_done(&walk, archive_write_close(walk.disk), "the folders")) /* their times and modes */
+    if (result >= 0 && walk.disk &&
+        disk_done(&walk, archive_write_close(walk.disk), "the folders")) /* their times and modes */
         result = -1;
     archive_read_free(walk.in);
     if (walk.disk)

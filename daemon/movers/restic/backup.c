@@ -117,9 +117,11 @@ static int look_around(struct backup *backup, struct err *err)
     const char *newest = "";
     size_t i;
     const json_t *snapshot;
-    if (restic_json(&backup->restic, (const char *const[]){"snapshots", "--json", "--tag", "quiesced", NULL}, &snapshots, err))
+    if (restic_json(&backup->restic, (const char *const[]){"snapshots", "--json", "--tag", "quiesced", NULL},
+                    &snapshots, err))
         return -1;
-    json_array_foreach (snapshots, i, snapshot) {
+    json_array_foreach(snapshots, i, snapshot)
+    {
         bool data = restic_has_tag(snapshot, "quiesced-data"), own = restic_has_tag(snapshot, backup->tag);
         if (own && !data)
             return err_set(err, VSS_E_OBJECT_ALREADY_EXISTS, NULL, "repository %s holds backup %s already",
@@ -144,8 +146,10 @@ static int start(struct backup *backup, struct err *err)
     AUTO_FREE char *roots = str_new("quiesced-roots=%s", backup->targets.roots);
     const struct path_list *patterns = &backup->targets.patterns;
     AUTO_FREE const char **argv = mem_new((2 * patterns->n + 24) * sizeof(*argv));
-    const char *const fixed[] = {"backup", "--json", "--files-from-raw", "-", "--exclude-file", "/proc/self/fd/3", "--host",
-                                 backup->node, "--tag", "quiesced", "--tag", "quiesced-data", "--tag", backup->tag, "--tag", roots};
+    const char *const fixed[] = {
+        "backup",     "--json", "--files-from-raw", "-",     "--exclude-file", "/proc/self/fd/3", "--host",
+        backup->node, "--tag",  "quiesced",         "--tag", "quiesced-data",  "--tag",           backup->tag,
+        "--tag",      roots};
     size_t n = ELEMENTS(fixed), total = 0;
     memcpy(argv, fixed, sizeof(fixed));
     if (backup->parent) {
@@ -158,7 +162,8 @@ static int start(struct backup *backup, struct err *err)
         total += strlen(patterns->paths[i]);
     }
     if (total > 8 * ARGUMENTS_MAX)
-        return err_set(err, VSS_E_NOT_SUPPORTED, "Exclude their folders instead.", "%zu names with odd bytes are excluded: too many", patterns->n);
+        return err_set(err, VSS_E_NOT_SUPPORTED, "Exclude their folders instead.",
+                       "%zu names with odd bytes are excluded: too many", patterns->n);
     const struct restic_io io = {backup->targets.list_fd, backup->targets.exclude_fd};
     if (restic_start(&backup->process, &backup->restic, argv, &io, err))
         return -1;
@@ -200,7 +205,8 @@ static int store_data(struct backup *backup, struct err *err)
     int64_t stored = json_int(backup->summary, "total_bytes_processed", -1);
     if (!result && stored != backup->scan.bytes) /* never silently short */
         result = err_set(&cause, VSS_E_UNEXPECTED, "Copy from a snapshot, not from live files.",
-                         "restic read %lld bytes where the manifest has %lld", (long long)stored, (long long)backup->scan.bytes);
+                         "restic read %lld bytes where the manifest has %lld", (long long)stored,
+                         (long long)backup->scan.bytes);
     if (result)
         *err = cause;
     return result;
@@ -234,8 +240,8 @@ static int store_record(struct backup *backup, const json_t *result, struct err 
 {
     AUTO_FD int record = -1;
     AUTO_FREE char *name = str_new("quiesced-%s.jsonl", backup->request->backup_id);
-    const char *const argv[] = {"backup", "--quiet", "--stdin", "--stdin-filename", name, "--host", backup->node,
-                                "--tag", "quiesced", "--tag", "quiesced-record", "--tag", backup->tag, NULL};
+    const char *const argv[] = {"backup", "--quiet",  "--stdin", "--stdin-filename", name,    "--host",    backup->node,
+                                "--tag",  "quiesced", "--tag",   "quiesced-record",  "--tag", backup->tag, NULL};
     char scrap[4096];
     if (write_record(backup, result, &record, err) ||
         restic_start(&backup->process, &backup->restic, argv, &(const struct restic_io){record, -1}, err))
@@ -253,15 +259,17 @@ static int store(struct backup *backup, json_t **ret_result, struct err *err)
     char now[CLOCK_RFC3339_SIZE];
     if (store_data(backup, err))
         return -1;
-    backup->progress = (struct mover_progress){backup->scan.bytes, backup->scan.bytes, backup->scan.files, backup->scan.files};
+    backup->progress =
+        (struct mover_progress){backup->scan.bytes, backup->scan.bytes, backup->scan.files, backup->scan.files};
     backup->host->progress(backup->host->arg, &backup->progress);
     const json_t *summary = backup->summary;
-    AUTO_JSON json_t *result = json_pack(
-        "{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:s}", "data_id", json_str(summary, "snapshot_id", ""), "bytes",
-        (json_int_t)backup->scan.bytes, "files", (json_int_t)backup->scan.files, "stored_bytes",
-        (json_int_t)json_int(summary, "data_added", 0), "files_unmodified", (json_int_t)json_int(summary, "files_unmodified", 0),
-        "files_changed", (json_int_t)json_int(summary, "files_changed", 0), "files_new",
-        (json_int_t)json_int(summary, "files_new", 0), "created_at", clock_rfc3339(clock_real_ms(), now));
+    AUTO_JSON json_t *result =
+        json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:s}", "data_id", json_str(summary, "snapshot_id", ""), "bytes",
+                  (json_int_t)backup->scan.bytes, "files", (json_int_t)backup->scan.files, "stored_bytes",
+                  (json_int_t)json_int(summary, "data_added", 0), "files_unmodified",
+                  (json_int_t)json_int(summary, "files_unmodified", 0), "files_changed",
+                  (json_int_t)json_int(summary, "files_changed", 0), "files_new",
+                  (json_int_t)json_int(summary, "files_new", 0), "created_at", clock_rfc3339(clock_real_ms(), now));
     if (store_record(backup, result, err))
         return -1;
     if (backup->host->cancelled(backup->host->arg))
@@ -297,8 +305,8 @@ static int run(struct backup *backup, json_t **ret_result, struct err *err)
     if (!node || !*node || !str_copy(backup->node, sizeof(backup->node), node))
         gethostname(backup->node, sizeof(backup->node) - 1);
     str_format(backup->tag, sizeof(backup->tag), "quiesced-backup=%s", request->backup_id);
-    if (scan_run(&backup->scan, request, &backup->quiet, err) || targets_make(&backup->targets, &backup->scan, backup->node, err) ||
-        look_around(backup, err))
+    if (scan_run(&backup->scan, request, &backup->quiet, err) ||
+        targets_make(&backup->targets, &backup->scan, backup->node, err) || look_around(backup, err))
         return -1;
     int fd = memfd_create("manifest", MFD_CLOEXEC);
     backup->manifest = fd < 0 ? NULL : fdopen(fd, "w+e");
@@ -311,10 +319,15 @@ static int run(struct backup *backup, json_t **ret_result, struct err *err)
     return result;
 }
 
-int restic_backup_run(const struct mover_request *request, const struct mover_host *host, json_t **ret_result, struct err *err)
+int restic_backup_run(const struct mover_request *request, const struct mover_host *host, json_t **ret_result,
+                      struct err *err)
 {
-    struct backup backup = {.request = request, .host = host, .quiet = *host, .restic = {request->repository, host},
-                            .targets = {.list_fd = -1, .exclude_fd = -1}, .line = mem_new(LINE_MAX_BYTES)};
+    struct backup backup = {.request = request,
+                            .host = host,
+                            .quiet = *host,
+                            .restic = {request->repository, host},
+                            .targets = {.list_fd = -1, .exclude_fd = -1},
+                            .line = mem_new(LINE_MAX_BYTES)};
     struct err cause = {0};
     backup.quiet.progress = no_progress;
     int result = run(&backup, ret_result, &cause);

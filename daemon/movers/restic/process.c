@@ -16,7 +16,7 @@
 
 enum {
     TICK_MS = 200,
-    STOP_MS = 20000,          /* after SIGINT; it takes 22 ms (platform-facts 4), a dead network longer */
+    STOP_MS = 20000, /* after SIGINT; it takes 22 ms (platform-facts 4), a dead network longer */
     JSON_MAX = 64 << 20,
     VERSION_MINOR_LEAST = 12, /* 0.12 has `dump /` as tar and `--files-from-raw` */
 };
@@ -50,9 +50,8 @@ static char **environment(const json_t *repository)
     list[n++] = str_dup("RESTIC_PROGRESS_FPS=5");
     list[n++] = str_new("RESTIC_REPOSITORY=%s", url);
     list[n++] = str_new("RESTIC_PASSWORD_FILE=%s", json_str(repository, "password_file", ""));
-    json_object_foreach ((json_t *)extra, key, value)
-        if (json_is_string(value))
-            list[n++] = str_new("%s=%s", key, json_string_value(value));
+    json_object_foreach((json_t *)extra, key, value) if (json_is_string(value)) list[n++] =
+        str_new("%s=%s", key, json_string_value(value));
     return list;
 }
 
@@ -110,8 +109,12 @@ int restic_start(struct restic_process *ret, const struct restic *restic, const 
         fds[n++] = (struct proc_fd){io->extra_fd, 3};
     AUTO_FREE const char **args = arguments(restic, program, argv);
     char **env = environment(restic->repository);
-    const struct proc_spec spec = {.argv = args, .environment = (const char *const *)env, .fds = fds, .n_fds = n,
-                                   .new_group = true, .die_with_parent = true};
+    const struct proc_spec spec = {.argv = args,
+                                   .environment = (const char *const *)env,
+                                   .fds = fds,
+                                   .n_fds = n,
+                                   .new_group = true,
+                                   .die_with_parent = true};
     int result = proc_spawn(&spec, &ret->pid, &ret->pidfd, err);
     free_environment(env);
     if (result) {
@@ -217,7 +220,8 @@ static int explain(const struct restic_process *process, const char *status, str
     for (char *at = text; *at; at++)
         if (*at == '\n')
             *at = at[1] ? ';' : '\0';
-    return err_set(err, hr, hint, "repository %s: restic: %.500s (%s)", restic_name(process->restic->repository), text, status);
+    return err_set(err, hr, hint, "repository %s: restic: %.500s (%s)", restic_name(process->restic->repository), text,
+                   status);
 }
 
 int restic_finish(struct restic_process *process, struct err *err)
@@ -236,7 +240,8 @@ int restic_finish(struct restic_process *process, struct err *err)
         process->pid = 0;
     int result = 0;
     if (!gone || status)
-        result = explain(process, gone ? proc_status_text(status, status_text, sizeof(status_text)) : "it does not end", err);
+        result = explain(process, gone ? proc_status_text(status, status_text, sizeof(status_text)) : "it does not end",
+                         err);
     restic_stop(process);
     return result;
 }
@@ -300,5 +305,6 @@ void restic_probe(char ret_reason[256])
     if (sscanf(text, "restic %d.%d", &major, &minor) != 2)
         str_copy(ret_reason, 256, "restic does not tell its version");
     else if (major == 0 && minor < VERSION_MINOR_LEAST)
-        str_format(ret_reason, 256, "restic %d.%d is too old: 0.%d or later is needed", major, minor, VERSION_MINOR_LEAST);
+        str_format(ret_reason, 256, "restic %d.%d is too old: 0.%d or later is needed", major, minor,
+                   VERSION_MINOR_LEAST);
 }

@@ -38,7 +38,8 @@ static int stored_open(struct stored *stored, const char *backup_id, struct err 
                        restic_name(stored->restic.repository), backup_id);
     if (!stored->backup.data_id)
         return err_set(err, VSS_E_CORRUPT_XML_DOCUMENT, "Restore from another backup.",
-                       "repository %s: the data of backup %s is gone", restic_name(stored->restic.repository), backup_id);
+                       "repository %s: the data of backup %s is gone", restic_name(stored->restic.repository),
+                       backup_id);
     return restic_load(&stored->restic, backup_id, stored->backup.record_id, &stored->header, &stored->manifest, err);
 }
 
@@ -126,7 +127,8 @@ static int mend_link(const struct stage *stage, const struct manifest_entry *ent
     AUTO_FD int dir = stage_open_beneath(stage->fd, slash ? above : "", O_RDONLY | O_DIRECTORY);
     if (dir < 0 || fstat(dir, &st) || unlinkat(dir, name, 0) || symlinkat(entry->link, dir, name) ||
         (geteuid() == 0 && fchownat(dir, name, entry->uid, entry->gid, AT_SYMLINK_NOFOLLOW)) ||
-        utimensat(dir, name, times, AT_SYMLINK_NOFOLLOW) || futimens(dir, (const struct timespec[2]){st.st_atim, st.st_mtim}))
+        utimensat(dir, name, times, AT_SYMLINK_NOFOLLOW) ||
+        futimens(dir, (const struct timespec[2]){st.st_atim, st.st_mtim}))
         return payload_failed(errno, "restore the link", entry->path, err);
     return 0;
 }
@@ -143,7 +145,8 @@ static int mend_links(const struct stage *stage, struct err *err)
     return 0;
 }
 
-int restic_restore(const struct mover_restore *request, const struct mover_host *host, json_t **ret_result, struct err *err)
+int restic_restore(const struct mover_restore *request, const struct mover_host *host, json_t **ret_result,
+                   struct err *err)
 {
     struct stored stored = {.restic = {request->repository, host}};
     struct stage stage = {.fd = -1};
@@ -151,7 +154,10 @@ int restic_restore(const struct mover_restore *request, const struct mover_host 
     if (!result)
         result = stage_open(&stage, request, host, &stored.manifest, err);
     if (!result)
-        result = fill_stage(&stored, &stage, err) || mend_links(&stage, err) || stage_verify(&stage, err) || stage_publish(&stage, err) ? -1 : 0;
+        result = fill_stage(&stored, &stage, err) || mend_links(&stage, err) || stage_verify(&stage, err) ||
+                         stage_publish(&stage, err)
+                     ? -1
+                     : 0;
     if (!result) {
         stage.progress.bytes_done = stage.progress.bytes_total;
         host->progress(host->arg, &stage.progress);

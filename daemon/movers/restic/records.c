@@ -16,9 +16,8 @@ bool restic_has_tag(const json_t *snapshot, const char *tag)
 {
     size_t i;
     const json_t *item;
-    json_array_foreach (json_object_get(snapshot, "tags"), i, item)
-        if (str_eq(json_string_value(item), tag))
-            return true;
+    json_array_foreach(json_object_get(snapshot, "tags"), i,
+                       item) if (str_eq(json_string_value(item), tag)) return true;
     return false;
 }
 
@@ -40,7 +39,8 @@ int restic_find(const struct restic *restic, const char *backup_id, struct resti
         return -1;
     size_t i;
     const json_t *snapshot;
-    json_array_foreach (snapshots, i, snapshot) {
+    json_array_foreach(snapshots, i, snapshot)
+    {
         char **slot = restic_has_tag(snapshot, "quiesced-record") ? &ret->record_id
                       : restic_has_tag(snapshot, "quiesced-data") ? &ret->data_id
                                                                   : NULL;
@@ -99,7 +99,8 @@ int restic_load(const struct restic *restic, const char *backup_id, const char *
         fd_cleanup(&fd);
         return err_set(err, E_OUTOFMEMORY, NULL, "no room for the backup's record");
     }
-    int result = restic_start(&process, restic, (const char *const[]){"dump", record_id, name, NULL}, &restic_no_io, err);
+    int result =
+        restic_start(&process, restic, (const char *const[]){"dump", record_id, name, NULL}, &restic_no_io, err);
     if (!result) {
         int fetched = fetch(&process, file, !ret_manifest, err);
         if (fetched == 0)
@@ -133,9 +134,10 @@ static const char *tagged_id(const json_t *snapshot)
     static const char prefix[] = "quiesced-backup=";
     size_t i;
     const json_t *item;
-    json_array_foreach (json_object_get(snapshot, "tags"), i, item)
-        if (json_is_string(item) && str_starts(json_string_value(item), prefix))
-            return json_string_value(item) + sizeof(prefix) - 1;
+    json_array_foreach(json_object_get(snapshot, "tags"), i,
+                       item) if (json_is_string(item) &&
+                                 str_starts(json_string_value(item), prefix)) return json_string_value(item) +
+        sizeof(prefix) - 1;
     return NULL;
 }
 
@@ -144,24 +146,28 @@ int restic_list(const json_t *repository, const struct mover_host *host, json_t 
     const struct restic restic = {repository, host};
     AUTO_JSON json_t *snapshots = NULL;
     AUTO_JSON json_t *items = json_array();
-    if (restic_json(&restic, (const char *const[]){"snapshots", "--json", "--tag", "quiesced,quiesced-record", NULL}, &snapshots, err))
+    if (restic_json(&restic, (const char *const[]){"snapshots", "--json", "--tag", "quiesced,quiesced-record", NULL},
+                    &snapshots, err))
         return -1;
     size_t i;
     const json_t *snapshot;
-    json_array_foreach (snapshots, i, snapshot) {
+    json_array_foreach(snapshots, i, snapshot)
+    {
         const char *backup_id = tagged_id(snapshot), *record_id = json_str(snapshot, "id", NULL);
         AUTO_JSON json_t *header = NULL;
         struct err cause = {0};
         if (!uuid_valid(backup_id ? backup_id : "") || !record_id)
             continue; /* not ours after all */
-        if (restic_load(&restic, backup_id, record_id, &header, NULL, &cause) && cause.hr == (uint32_t)VSS_S_ASYNC_CANCELLED) {
+        if (restic_load(&restic, backup_id, record_id, &header, NULL, &cause) &&
+            cause.hr == (uint32_t)VSS_S_ASYNC_CANCELLED) {
             *err = cause;
             return -1;
         }
-        json_t *item = json_pack("{s:s, s:s, s:O?, s:s?, s:I, s:I}", "backup_id", backup_id, "data_id",
-                                 json_str(header, "data_id", ""), "document", json_object_get(header, "document"), "created_at",
-                                 json_str(header, "created_at", json_str(snapshot, "time", NULL)), "bytes",
-                                 (json_int_t)json_int(header, "bytes", 0), "files", (json_int_t)json_int(header, "files", 0));
+        json_t *item =
+            json_pack("{s:s, s:s, s:O?, s:s?, s:I, s:I}", "backup_id", backup_id, "data_id",
+                      json_str(header, "data_id", ""), "document", json_object_get(header, "document"), "created_at",
+                      json_str(header, "created_at", json_str(snapshot, "time", NULL)), "bytes",
+                      (json_int_t)json_int(header, "bytes", 0), "files", (json_int_t)json_int(header, "files", 0));
         if (!header)
             json_put(item, "damaged", json_string(cause.text));
         json_add(items, item);

@@ -9,7 +9,8 @@ static int open_repository(const json_t *repository, bool create, struct err *er
 {
     const struct restic restic = {repository, NULL};
     struct err cause = {0};
-    if (!json_str(repository, "password_file", NULL) || (!json_str(repository, "url", NULL) && !json_str(repository, "path", NULL)))
+    if (!json_str(repository, "password_file", NULL) ||
+        (!json_str(repository, "url", NULL) && !json_str(repository, "path", NULL)))
         return err_invalid(err, "", "repository %s: url and password_file are needed", restic_name(repository));
     int result = restic_run(&restic, (const char *const[]){"unlock", "--quiet", NULL}, &cause);
     if (result && create && cause.hr == (uint32_t)VSS_E_OBJECT_NOT_FOUND)
@@ -19,8 +20,8 @@ static int open_repository(const json_t *repository, bool create, struct err *er
     return result;
 }
 
-static int remove_backup(const json_t *repository, const char *backup_id, const char *data_id, const struct mover_host *host,
-                         struct err *err)
+static int remove_backup(const json_t *repository, const char *backup_id, const char *data_id,
+                         const struct mover_host *host, struct err *err)
 {
     (void)data_id;
     const struct restic restic = {repository, host};

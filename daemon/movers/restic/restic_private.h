@@ -62,8 +62,10 @@ int restic_list(const json_t *repository, const struct mover_host *host, json_t 
 bool restic_has_tag(const json_t *snapshot, const char *tag);
 
 /* --- backup.c, read.c --- */
-int restic_backup_run(const struct mover_request *request, const struct mover_host *host, json_t **ret_result, struct err *err);
-int restic_restore(const struct mover_restore *request, const struct mover_host *host, json_t **ret_result, struct err *err);
+int restic_backup_run(const struct mover_request *request, const struct mover_host *host, json_t **ret_result,
+                      struct err *err);
+int restic_restore(const struct mover_restore *request, const struct mover_host *host, json_t **ret_result,
+                   struct err *err);
 int restic_verify(const json_t *repository, const char *backup_id, const char *data_id, const struct mover_host *host,
                   json_t **ret_result, struct err *err);
 /* A path as a restic pattern that matches nothing else. Caller frees. */

@@ -132,7 +132,8 @@ static FILE *memory(int *ret_fd)
 int targets_make(struct targets *ret, const struct scan *scan, const char *host, struct err *err)
 {
     *ret = (struct targets){.list_fd = -1, .exclude_fd = -1};
-    struct making making = {.targets = ret, .scan = scan, .list = memory(&ret->list_fd), .excludes = memory(&ret->exclude_fd)};
+    struct making making = {
+        .targets = ret, .scan = scan, .list = memory(&ret->list_fd), .excludes = memory(&ret->exclude_fd)};
     int result = 0;
     if (making.list && making.excludes) {
         add_items(&making);

@@ -120,8 +120,8 @@ def fill(source):
     subprocess.run(["setfacl", "-m", "u:12:rw,g:34:r", source / "file-6"], check=True)
     subprocess.run(["setfacl", "-d", "-m", "u:12:rwx", source / "deep"], check=True)
     os.chmod(source / "file-4", 0o4711)
-    os.chmod(source / "file-8", 0)
     if ROOT:
+        os.chmod(source / "file-8", 0)
         os.chown(source / "file-5", 1234, 2345)
         os.chown(source / "deep" / "link", 1234, 2345, follow_symlinks=False)
         os.mknod(source / "device", 0o20644, os.makedev(1, 3))

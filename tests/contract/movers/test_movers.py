@@ -220,10 +220,11 @@ def test_a_missing_source_fails_the_copy(ground):
     assert ground.items() == []
 
 
-@needs_root
 def test_a_snapshot_and_added_files_appear_at_their_original_paths(ground):
     """As the worker asks: a snapshot elsewhere, one file that only exists in staging, one that replaces what is there."""
     snapshot, staging, live = ground.place / "snapshot", ground.place / "staging", ground.source
+    if not ROOT and ground.kind == "restic": # a user namespace shows no ids but the caller's (docs/movers/restic.md)
+        subprocess.run(["setfacl", "-b", live / "file-6", live / "deep"], check=True)
     os.rename(live, snapshot)
     live.mkdir()
     (live / "later").write_text("written after the snapshot")

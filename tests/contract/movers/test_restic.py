@@ -1,13 +1,11 @@
 """What is the restic mover's own: nothing is read again that did not change, and a restic that misbehaves does no harm."""
 import json
 import os
-import signal
-import subprocess
-import time
 import uuid
 
 import pytest
 
+import conftest
 from conftest import ROOT
 
 
@@ -75,3 +73,26 @@ def test_a_wrong_password_says_so(ground):
     ground.password.write_text("wrong")
     error = ground.call("list")["error"]
     assert error["hresult"] == "E_ACCESSDENIED" and "password_file" in error["hint"] and "repository r" in error["detail"]
+
+
+@pytest.mark.skipif(not ROOT, reason="puts another program in restic's place, which needs mounts")
+@pytest.mark.parametrize("name,script,code", [
+    ("floods its output", 'head -c 30000000 /dev/zero | tr "\\0" x; exit 0', "VSS_E_UNEXPECTED"),
+    ("floods its complaints", 'head -c 30000000 /dev/zero | tr "\\0" x >&2; exit 1', "VSS_E_UNEXPECTED"),
+    ("talks no JSON", 'printf "{\\377\\n[\\n\\"x\\"\\n{\\"message_type\\":7}\\n"; exit 0', "VSS_E_UNEXPECTED"),
+    ("dies", "kill -9 $$", "VSS_E_UNEXPECTED"),
+    ("could not read everything", 'case "$2" in backup) echo "error: read /x: input/output error" >&2; exit 3;; snapshots) echo "[]";; esac', "VSS_E_UNEXPECTED"),
+    ("finds the disk full", 'case "$2" in backup) echo "write: no space left on device" >&2; exit 1;; snapshots) echo "[]";; esac', "VSS_E_INSUFFICIENT_STORAGE"),
+    ("says that it stored less", 'case "$2" in backup) cat >/dev/null; echo "{\\"message_type\\":\\"summary\\",\\"snapshot_id\\":\\"1\\",\\"total_bytes_processed\\":5}";; snapshots) echo "[]";; esac',
+     "VSS_E_UNEXPECTED"),
+])
+def test_a_restic_that_misbehaves_fails_the_copy(ground, tmp_path, monkeypatch, name, script, code):
+    fake = tmp_path / "fake"
+    fake.write_text(f"#!/bin/sh\n{script}\n")
+    fake.chmod(0o755)
+    binary = tmp_path / "bin" / "quiesced"
+    binary.parent.mkdir()
+    binary.write_text(f'#!/bin/sh\nexec unshare -m sh -c \'mount --bind {fake} "$(command -v restic)" && exec {conftest.BUILD}/quiesced "$@"\' sh "$@"\n')
+    binary.chmod(0o755)
+    monkeypatch.setattr(conftest, "BUILD", binary.parent)
+    assert ground.run()["error"]["hresult"] == code
