@@ -107,11 +107,16 @@ static void scan_apply(struct task *task, const json_t *result, struct store_bat
     size_t i;
     json_t *item;
     json_int_t added = 0;
+    json_t *damaged = json_array();
     const json_t *repository = json_object_get(task->job->args, "repository");
     json_array_foreach(json_object_get(result, "items"), i, item)
     {
         AUTO_JSON json_t *known = NULL;
         const char *id = json_str(item, "backup_id", "");
+        if (json_object_get(item, "damaged")) { /* told, never filed as if it could be restored */
+            json_add(damaged, json_pack("{s:s, s:s}", "backup_id", id, "reason", json_str(item, "damaged", "unreadable")));
+            continue;
+        }
         if (!uuid_valid(id) || store_get(task->engine->store, STORE_BACKUP, id, &known, NULL, NULL) == STORE_OK)
             continue;
         json_t *document = json_object_get(item, "document");
@@ -127,7 +132,8 @@ static void scan_apply(struct task *task, const json_t *result, struct store_bat
         backup_batch_put(batch, doc);
         added++;
     }
-    json_put(task->draft_job, "result", json_pack("{s:I, s:I}", "found", (json_int_t)json_array_size(json_object_get(result, "items")), "added", added));
+    json_put(task->draft_job, "result", json_pack("{s:I, s:I, s:o}", "found", (json_int_t)json_array_size(json_object_get(result, "items")), "added", added,
+                                                  "damaged", damaged));
 }
 
 const struct job_kind job_kind_restore = {"Restore", 0, "restore", given_args, result_apply, 0, false, false};

@@ -1,6 +1,7 @@
 """The backup session over HTTPS with the real daemon, the SQLite writer, the copy provider and the archive mover."""
 import hashlib
 import pathlib
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -177,3 +178,22 @@ def test_a_killed_core_leaves_every_job_terminal(node):
     for job in node.call("GET", "/jobs").json["items"]:
         assert job["state"] in ("succeeded", "failed", "cancelled"), job
     assert open_session(node)
+
+
+def test_a_scan_rebuilds_a_lost_catalog_and_tells_what_is_damaged(node):
+    body = {"paths": [str(node.place / "files")], "components": [], "repository": "main"}
+    good, bad = (node.job("POST", "/backups", body)["result"]["backup_id"] for _ in range(2))
+    assert node.stop() == 0
+    shutil.rmtree(node.place / "state")
+    (node.place / "backups" / bad / "document.json").write_text("{")
+    node.start()
+    assert node.call("GET", "/backups").json["items"] == []
+    scan = node.job("POST", "/repositories/main/scan")
+    assert scan["state"] == "succeeded" and scan["result"]["added"] == 1, scan
+    assert [entry["backup_id"] for entry in scan["result"]["damaged"]] == [bad], scan
+    assert [item["id"] for item in node.call("GET", "/backups").json["items"]] == [good]
+    target = {"target": str(node.place / "restored"), "paths": [], "overwrite": False}
+    refused = node.call("POST", f"/backups/{good}/restore", target)
+    assert refused.status == 409 and refused.json["hresult"] == "VSS_E_BAD_STATE", "a scan cannot know that BackupComplete was reached"
+    assert node.job("POST", f"/backups/{good}/restore", dict(target, accept_incomplete=True))["state"] == "succeeded"
+    assert pathlib.Path(f"{node.place}/restored{node.place}/files/file-7").read_bytes() == (node.place / "files" / "file-7").read_bytes()

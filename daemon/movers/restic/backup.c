@@ -123,9 +123,11 @@ static int look_around(struct backup *backup, struct err *err)
     json_array_foreach(snapshots, i, snapshot)
     {
         bool data = restic_has_tag(snapshot, "quiesced-data"), own = restic_has_tag(snapshot, backup->tag);
-        if (own && !data)
+        if (own && !data) {
+            restic_backup_clear(&left);
             return err_set(err, VSS_E_OBJECT_ALREADY_EXISTS, NULL, "repository %s holds backup %s already",
                            restic_name(backup->request->repository), backup->request->backup_id);
+        }
         if (own && !left.data_id)
             left.data_id = str_dup(json_str(snapshot, "id", NULL));
         if (data && !own && restic_has_tag(snapshot, roots) && strcmp(json_str(snapshot, "time", ""), newest) >= 0) {
