@@ -218,6 +218,14 @@ def test_end_of_file_ends_a_freeze_that_waits(database, competitors):
         assert writer.process.wait(60) == 0
 
 
+def rows_in(database):
+    seen = sqlite3.connect("file:%s?mode=ro" % database, uri=True, timeout=30)
+    try:
+        return seen.execute("SELECT count(*) FROM moves").fetchone()[0]
+    finally:
+        seen.close()
+
+
 def test_copies_under_the_load_of_several_processes_are_whole(database, tmp_path, competitors):
     for _ in range(3):
         competitors(LOAD, database)
@@ -225,9 +233,7 @@ def test_copies_under_the_load_of_several_processes_are_whole(database, tmp_path
     with writer_of(database) as writer:
         for turn in range(10):
             freeze(writer, "app")
-            seen = sqlite3.connect("file:%s?mode=ro" % database, uri=True)
-            acknowledged = seen.execute("SELECT count(*) FROM moves").fetchone()[0]
-            seen.close()
+            acknowledged = rows_in(database)
             target = tmp_path / ("copy-%d" % turn)
             target.mkdir()
             for file_set in writer_files(database):
@@ -239,6 +245,9 @@ def test_copies_under_the_load_of_several_processes_are_whole(database, tmp_path
             writer.ok("post_snapshot", components=chosen("app"))
             counts.append(check_copy(target / "app.db"))
             assert counts[-1] == acknowledged
+            # The lock is really gone: the load commits again after every thaw. Waiting for it also keeps the next freeze out of
+            # SQLite's back-off (up to 100 ms), in which ten freezes on end can starve the load by themselves.
+            until(lambda: rows_in(database) > acknowledged, "the load goes on after the thaw")
     assert counts == sorted(counts) and counts[-1] > counts[0], "the load has to go on"
 
 
