@@ -20,7 +20,7 @@ struct volume {
 
 struct provider_environment {
     const char *staging;        /* directory for the copy provider (config providers.copy.staging) */
-    const char *node;           /* host name: part of the ownership mark */
+    const char *node;           /* host name and installation: the ownership mark names it, nobody else's is touched */
     bool root;                  /* effective uid 0 */
     bool (*cancelled)(void *arg);
     void *cancelled_arg;

@@ -136,6 +136,7 @@ json_t *messages_agent(const struct serve *serve, const char *type)
 
     json_put(doc, "config", selected(serve->config, sections, ELEMENTS(sections)));
     json_put(doc, "node", json_string(serve->node));
+    json_put(doc, "installation", json_string(serve->places.installation));
     json_put(doc, "staging", json_string(serve->places.staging));
     json_put(doc, "run_as", json_deep_copy(json_object_get(serve->config, "run_as")));
     return doc;

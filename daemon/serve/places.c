@@ -13,6 +13,7 @@
 #include "base/jsonspec.h"
 #include "base/log.h"
 #include "base/str.h"
+#include "crypto/atomic_file.h"
 #include "serve/serve_private.h"
 
 DEFINE_CLEANUP(DIR *, closedir)
@@ -93,6 +94,29 @@ static int give_files(const char *directory, const struct proc_identity *owner, 
     return 0;
 }
 
+/* Names this state directory among others of the same host: snapshots carry it, so that nobody removes a neighbour's. */
+static int take_installation(struct places *places, struct err *err)
+{
+    char path[PATH_MAX];
+    AUTO_FREE char *text = NULL;
+
+    if (!str_format(path, sizeof(path), "%s/installation", places->state_dir))
+        return err_set(err, E_INVALIDARG, "Use a shorter path.", "state directory %s: path too long", places->state_dir);
+    int found = atomic_file_read(path, &text, NULL, err);
+    if (found < 0)
+        return -1;
+    if (found == 0) {
+        text[strcspn(text, "\n")] = '\0';
+        if (uuid_valid(text)) {
+            str_copy(places->installation, sizeof(places->installation), text);
+            return 0;
+        }
+        log_line(LOG_LEVEL_WARNING, NULL, "%s is damaged: made anew; snapshots of before are left alone", path);
+    }
+    uuid_v7(places->installation);
+    return atomic_file_write(path, 0644, places->installation, strlen(places->installation), err);
+}
+
 int places_make(struct places *places, const json_t *config, const struct proc_identity *core, struct err *err)
 {
     const json_t *copy = json_object_get(json_object_get(config, "providers"), "copy");
@@ -103,7 +127,7 @@ int places_make(struct places *places, const json_t *config, const struct proc_i
                        places->state_dir);
     if (pki_paths(places->state_dir, &places->pki, err) != 0)
         return -1;
-    if (make_directory(places->pki.directory, 0700, NULL, err) != 0 ||
+    if (take_installation(places, err) != 0 || make_directory(places->pki.directory, 0700, NULL, err) != 0 ||
         make_directory(places->store, 0700, core, err) != 0)
         return -1;
     if (geteuid() == 0 && give_files(places->store, core, err) != 0)

@@ -7,6 +7,7 @@
 #include <sys/types.h>
 
 #include "base/err.h"
+#include "base/ident.h"
 #include "base/ipc.h"
 #include "base/loop.h"
 #include "base/proc.h"
@@ -42,6 +43,7 @@ int options_state_dir(const struct serve_options *options, const json_t *config,
 struct places {
     char state_dir[PATH_MAX], store[PATH_MAX], staging[PATH_MAX];
     struct pki_paths pki;
+    char installation[UUID_SIZE]; /* of this state directory: part of the ownership mark of its snapshots */
 };
 /* Makes the state directory and takes its lock. Returns the lock's fd, or -1. */
 int places_lock(const char *state_dir, struct err *err);

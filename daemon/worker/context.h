@@ -16,6 +16,7 @@ struct worker {
     struct wait wait;
     json_t *config;
     char node[256];
+    char owner[304]; /* host and installation: the ownership mark of our snapshots */
     char staging[PATH_MAX];         /* root's staging directory */
     char session[64];               /* session id, or "job-PID" */
     char session_staging[PATH_MAX]; /* staging/SESSION, "" until it exists */

@@ -99,7 +99,7 @@ struct provider_environment worker_environment(struct worker *worker)
     const json_t *copy = json_object_get(json_object_get(worker->config, "providers"), "copy");
     return (struct provider_environment){
         .staging = json_str(copy, "staging", worker->staging),
-        .node = worker->node,
+        .node = worker->owner,
         .root = worker->root,
         .cancelled = must_stop,
         .cancelled_arg = worker,
@@ -127,6 +127,9 @@ static int take_start(struct worker *worker, struct err *err)
     json_t *config = json_object_get(start, "config");
     worker->config = json_is_object(config) ? json_incref(config) : json_object();
     str_copy(worker->node, sizeof(worker->node), json_str(start, "node", "localhost"));
+    /* The host alone is not enough: two state directories on one host must not take each other's snapshots for leftovers. */
+    const char *installation = json_str(start, "installation", NULL);
+    str_format(worker->owner, sizeof(worker->owner), "%s%s%s", worker->node, installation ? "/" : "", installation ? installation : "");
     str_copy(worker->staging, sizeof(worker->staging), json_str(start, "staging", ""));
     const char *session = json_str(start, "session", NULL);
     if (session)

@@ -1,5 +1,6 @@
 """The backup session over HTTPS with the real daemon, the SQLite writer, the copy provider and the archive mover."""
 import hashlib
+import os
 import pathlib
 import shutil
 import signal
@@ -197,3 +198,36 @@ def test_a_scan_rebuilds_a_lost_catalog_and_tells_what_is_damaged(node):
     assert refused.status == 409 and refused.json["hresult"] == "VSS_E_BAD_STATE", "a scan cannot know that BackupComplete was reached"
     assert node.job("POST", f"/backups/{good}/restore", dict(target, accept_incomplete=True))["state"] == "succeeded"
     assert pathlib.Path(f"{node.place}/restored{node.place}/files/file-7").read_bytes() == (node.place / "files" / "file-7").read_bytes()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a loop-mounted btrfs needs root")
+def test_a_second_daemon_on_the_host_leaves_the_firsts_snapshots_alone(daemon, tmp_path):
+    image, mount = tmp_path / "image", tmp_path / "mount"
+    mount.mkdir()
+    with open(image, "wb") as file:
+        file.truncate(400 << 20)
+    subprocess.run(["mkfs.btrfs", "-q", image], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(["mount", "-o", "loop", image, mount], check=True)
+    try:
+        subprocess.run(["btrfs", "subvolume", "create", mount / "volume"], check=True, stdout=subprocess.DEVNULL)
+        (mount / "volume" / "file").write_text("kept")
+        first = daemon()
+        s = "/sessions/" + first.call("POST", "/sessions", {"kind": "backup", "context": "file_share_backup"}).json["id"]
+        assert first.call("POST", s + "/snapshot-set", {}).status == 201
+        assert first.call("POST", s + "/snapshot-set/volumes", {"path": str(mount / "volume")}).json["provider"] == "btrfs"
+        snapshot = pathlib.Path(first.job("POST", s + "/snapshot")["result"]["snapshots"][0]["path"])
+        assert (snapshot / "file").read_text() == "kept"
+        neighbour = first.place / "neighbour"  # where other users can pass
+        neighbour.mkdir()
+        second = type(first)(neighbour)
+        second.start()
+        second.stop()
+        assert (snapshot / "file").read_text() == "kept", second.words()
+        # What is the first's own is still collected: killed, it clears its leftover at its next start.
+        subprocess.run(["pkill", "-KILL", "-f", f"serve --config {first.place}"], check=True)
+        first.process.wait()
+        first.start()
+        assert not snapshot.exists(), first.words()
+        first.stop()
+    finally:
+        subprocess.run(["umount", mount], check=True)
