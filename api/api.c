@@ -5,6 +5,9 @@
 #include "api/auth.h"
 #include "api/exchange.h"
 #include "api/handlers/handlers.h"
+#include "api/stream.h"
+#include "api/tally.h"
+#include "api/throttle.h"
 #include "api/waiters.h"
 #include "base/cleanup.h"
 #include "base/str.h"
@@ -23,8 +26,11 @@ struct api *api_new(struct loop *loop, struct engine *engine, const json_t *star
     struct api *api = mem_new(sizeof(*api));
 
     *api = (struct api){.loop = loop, .engine = engine};
+    api->throttle = throttle_new(json_object_get(json_object_get(start, "config"), "limits"));
+    api->tally = tally_new();
     api->waiters = waiters_new(loop, jobs_woken);
-    if (handlers_bind(err) == 0 && api_reload(api, start, err) == 0)
+    api->streams = streams_new(loop, engine, err);
+    if (api->streams && handlers_bind(err) == 0 && api_reload(api, start, err) == 0)
         api->http = http_new(loop, TAKE_FD(handover), &exchange_events, api, err);
     if (!api->http) {
         api_free(api);
@@ -42,9 +48,21 @@ int api_reload(struct api *api, const json_t *message, struct err *err)
         return -1;
     auth_free(api->auth);
     api->auth = auth;
+    const json_t *limits = json_object_get(json_object_get(message, "config"), "limits");
+    throttle_reload(api->throttle, limits);
+    waiters_reload(api->waiters, limits);
+    streams_reload(api->streams, limits);
     free(api->ca_pem);
     api->ca_pem = str_dup(json_str(message, "ca_pem", NULL));
+    free(api->audit_pem);
+    api->audit_pem = str_dup(json_str(message, "audit_pem", NULL));
     return 0;
+}
+
+void api_take_figures(struct api *api, json_t *message)
+{
+    json_decref(api->figures);
+    api->figures = json_incref(message);
 }
 
 void api_drain(struct api *api)
@@ -52,6 +70,7 @@ void api_drain(struct api *api)
     api->draining = true;
     http_drain(api->http);
     waiters_wake_all(api->waiters);
+    streams_drain(api->streams);
 }
 
 size_t api_close_idle(struct api *api)
@@ -65,7 +84,12 @@ void api_free(struct api *api)
         return;
     http_free(api->http);
     waiters_free(api->waiters);
+    streams_free(api->streams);
+    throttle_free(api->throttle);
+    tally_free(api->tally);
     auth_free(api->auth);
+    json_decref(api->figures);
     free(api->ca_pem);
+    free(api->audit_pem);
     free(api);
 }

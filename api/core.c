@@ -33,6 +33,32 @@ static void answer(struct core *core, const char *type)
     ipc_channel_send(core->control, msg, NULL, 0);
 }
 
+/* Only serve can start the signer. */
+static void sign(void *arg, const char *principal, int days, int fd)
+{
+    struct core *core = arg;
+    AUTO_JSON json_t *msg = json_pack("{s:s, s:s, s:i}", "type", "sign", "principal", principal, "days", days);
+
+    ipc_channel_send(core->control, msg, &fd, 1);
+}
+
+static void seal(void *arg, int fd)
+{
+    struct core *core = arg;
+    AUTO_JSON json_t *msg = json_pack("{s:s}", "type", "seal");
+
+    ipc_channel_send(core->control, msg, &fd, 1);
+}
+
+/* The same of the courier: fd is its end of a channel. */
+static void start_courier(void *arg, int fd)
+{
+    struct core *core = arg;
+    AUTO_JSON json_t *msg = json_pack("{s:s}", "type", "courier");
+
+    ipc_channel_send(core->control, msg, &fd, 1);
+}
+
 /* --- start, reload --- */
 
 static int start(struct core *core, json_t *msg, int *fds, size_t n_fds, struct err *err)
@@ -46,6 +72,9 @@ static int start(struct core *core, json_t *msg, int *fds, size_t n_fds, struct 
     core->engine = engine_new(core->loop, msg, TAKE_FD(fds[1]), err);
     if (!core->engine)
         return -1;
+    engine_on_sign(core->engine, sign, core);
+    engine_on_seal(core->engine, seal, core);
+    engine_on_courier(core->engine, start_courier, core);
     core->api = api_new(core->loop, core->engine, msg, TAKE_FD(fds[0]), err);
     return core->api ? 0 : -1;
 }
@@ -85,6 +114,12 @@ static void on_reload(struct core *core, json_t *msg, int *fds, size_t n_fds)
 
 /* --- drain --- */
 
+/* Nobody calls any more. */
+static void on_sealed(void *arg)
+{
+    answer(arg, "drained");
+}
+
 static void on_linger(void *arg)
 {
     struct core *core = arg;
@@ -93,7 +128,7 @@ static void on_linger(void *arg)
     if (api_close_idle(core->api) > 0 && core->lingered_ms < LINGER_MS)
         loop_timer_set(core->linger, LINGER_STEP_MS);
     else
-        answer(core, "drained");
+        engine_audit_seal_last(core->engine, on_sealed, core);
 }
 
 static void on_drained(void *arg)
@@ -121,6 +156,23 @@ static void on_drain(struct core *core, json_t *msg, int *fds, size_t n_fds)
 
 /* --- the channel --- */
 
+static void on_ping(struct core *core, json_t *msg, int *fds, size_t n_fds)
+{
+    (void)msg;
+    (void)fds;
+    (void)n_fds;
+    answer(core, "pong");
+}
+
+/* What the other roles count, for GET /metrics. */
+static void on_figures(struct core *core, json_t *msg, int *fds, size_t n_fds)
+{
+    (void)fds;
+    (void)n_fds;
+    if (core->api)
+        api_take_figures(core->api, msg);
+}
+
 static const struct {
     const char *type;
     void (*fn)(struct core *core, json_t *msg, int *fds, size_t n_fds);
@@ -128,6 +180,8 @@ static const struct {
     {"start", on_start},
     {"reload", on_reload},
     {"drain", on_drain},
+    {"ping", on_ping},
+    {"figures", on_figures},
 };
 
 static void on_message(void *arg, json_t *msg, int *fds, size_t n_fds)

@@ -5,18 +5,24 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "api/pipe_handover.h"
+#include "api/route.h"
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/str.h"
+
+/* What libmicrohttpd sets aside for a body of ours: that it never gets, and that comes bit by bit. */
+enum { STREAM_BLOCK = 128, LIVE_BLOCK = 1024 };
 
 struct http_connection {
     struct http_connection *next, **link;
     int fd;
     struct http_request *request; /* the one in hand */
-    struct preface *preface;      /* only with a client certificate: idle connections stay small */
+    struct preface *preface;      /* only with a client certificate or a local peer: idle connections stay small */
 };
 
 struct http {
@@ -33,17 +39,29 @@ struct http {
     bool stopping; /* inside http_free */
 };
 
+enum stream_state {
+    STREAM_NONE,
+    STREAM_HANDOVER, /* the head is out, or will be: then front gets the pipe */
+    STREAM_RUNS,
+    STREAM_WHOLE,
+    STREAM_BROKEN,
+};
+
 struct http_request {
     struct http *http;
     struct MHD_Connection *connection;
     struct http_connection *socket;
     char *target;
-    const char *method;
+    const char *method, *version;
     void *state;
-    struct loop_io *watch; /* tells that the client left, while suspended */
+    struct loop_io *watch; /* tells that the client left, while suspended; or that there is room for the handover */
+    enum stream_state stream;
+    int pipe;        /* until the handover, else -1 */
+    bool ends_whole; /* the producer succeeded before that */
     struct MHD_Response *response;
     int status;
     bool begun, ended, suspended;
+    long (*read)(void *state, char *buffer, size_t room);
 };
 
 /* --- running libmicrohttpd on our loop --- */
@@ -72,15 +90,25 @@ static void http_timer(void *arg)
 
 /* --- requests --- */
 
-/* The raw target, before libmicrohttpd unescapes it (and cuts it at %00). */
+static void request_free(struct http_request *request)
+{
+    request->socket->request = NULL;
+    fd_cleanup(&request->pipe);
+    free(request->target);
+    free(request);
+}
+
+/* The raw target, before libmicrohttpd unescapes it (and cuts it at %00). A head that it then gives up by itself is
+ * never said to be completed: its request goes when the connection does. */
 static void *on_target(void *cls, const char *target, struct MHD_Connection *connection)
 {
     struct http_request *request = mem_new(sizeof(*request));
 
     request->http = cls;
+    request->pipe = -1;
     request->connection = connection;
     request->socket = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
-    request->target = str_dup(target);
+    request->target = route_origin_form(target);
     request->socket->request = request;
     return request;
 }
@@ -131,12 +159,12 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, 
 
     (void)connection;
     (void)url;
-    (void)version;
     if (!request || http->stopping)
         return MHD_NO;
     if (!request->begun) {
         request->begun = true;
         request->method = method;
+        request->version = version;
         request->state = http->events->begin(http->arg, request, content_length(request));
         return request->response ? queue(request) : MHD_YES;
     }
@@ -171,20 +199,138 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **co
         request->http->events->done(request->state);
     if (request->response)
         MHD_destroy_response(request->response);
-    request->socket->request = NULL;
-    free(request->target);
-    free(request);
+    request_free(request);
+}
+
+static void resume(struct http_request *request)
+{
+    if (!request->suspended)
+        return;
+    request->suspended = false;
+    loop_io_remove(TAKE_PTR(request->watch));
+    MHD_resume_connection(request->connection);
+    loop_timer_set(request->http->timer, 0);
+}
+
+/* --- bodies that front reads from a pipe --- */
+
+static void on_room(void *arg, uint32_t events)
+{
+    (void)events;
+    resume(arg);
+}
+
+static void wait_for_room(struct http_request *request)
+{
+    MHD_suspend_connection(request->connection);
+    request->suspended = true;
+    request->watch = loop_io_add(request->http->loop, request->socket->fd, EPOLLOUT, on_room, request);
+}
+
+/* libmicrohttpd asks for the body when the head is out: all that it ever gets from us is its end. */
+static ssize_t on_body(void *cls, uint64_t position, char *room, size_t size)
+{
+    struct http_request *request = cls;
+    int handed = 1;
+
+    (void)position;
+    (void)room;
+    (void)size;
+    if (request->stream == STREAM_WHOLE)
+        return MHD_CONTENT_READER_END_OF_STREAM;
+    if (request->stream == STREAM_BROKEN || request->http->stopping)
+        return MHD_CONTENT_READER_END_WITH_ERROR;
+    if (request->stream == STREAM_HANDOVER)
+        handed = pipe_hand_over(request->socket->fd, request->pipe);
+    if (handed < 0)
+        return MHD_CONTENT_READER_END_WITH_ERROR;
+    if (handed == 0) {
+        wait_for_room(request);
+        return 0;
+    }
+    fd_cleanup(&request->pipe);
+    request->pipe = -1;
+    request->stream = request->ends_whole ? STREAM_WHOLE : STREAM_RUNS;
+    if (request->stream == STREAM_WHOLE)
+        return MHD_CONTENT_READER_END_OF_STREAM;
+    suspend(request);
+    return 0;
+}
+
+/* A producer that has ended before its pipe was handed over has still to be read: then the end waits (on_body). */
+void http_stream_end(struct http_request *request, bool whole)
+{
+    if (request->stream == STREAM_HANDOVER && whole) {
+        request->ends_whole = true;
+        return;
+    }
+    request->stream = whole ? STREAM_WHOLE : STREAM_BROKEN;
+    resume(request);
+}
+
+bool http_knows_chunks(const struct http_request *request)
+{
+    return strcmp(request->version, MHD_HTTP_VERSION_1_1) == 0;
+}
+
+/* --- bodies that come bit by bit --- */
+
+/* Returning 0 alone would have libmicrohttpd ask again and again. */
+static ssize_t on_read(void *cls, uint64_t position, char *buffer, size_t room)
+{
+    struct http_request *request = cls;
+    long n = request->http->stopping ? HTTP_BREAK : request->read(request->state, buffer, room);
+
+    (void)position;
+    if (n == 0)
+        suspend(request);
+    return n >= 0 ? n : n == HTTP_END ? MHD_CONTENT_READER_END_OF_STREAM : MHD_CONTENT_READER_END_WITH_ERROR;
+}
+
+void http_wake(struct http_request *request)
+{
+    if (request->read)
+        resume(request);
+}
+
+void http_drop(struct http_request *request)
+{
+    shutdown(request->socket->fd, SHUT_RDWR);
+    http_wake(request);
+}
+
+/* A body whose size nobody knows. libmicrohttpd 0.9.75 sends the last chunk even where HEAD asked for none, and the client would take it for
+ * the beginning of the next reply; without chunks there is nothing but the head, and the end of the connection. */
+static struct MHD_Response *unsized(struct http_request *request, size_t block, MHD_ContentReaderCallback reader)
+{
+    struct MHD_Response *response = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, block, reader, request, NULL);
+
+    if (response && strcmp(request->method, MHD_HTTP_METHOD_HEAD) == 0)
+        MHD_set_response_options(response, MHD_RF_HTTP_1_0_COMPATIBLE_STRICT, MHD_RO_END);
+    return response;
+}
+
+static struct MHD_Response *make_response(struct http_request *request, struct http_reply *reply)
+{
+    enum MHD_ResponseMemoryMode mode =
+        reply->body && !reply->body_static ? MHD_RESPMEM_MUST_FREE : MHD_RESPMEM_PERSISTENT;
+
+    request->read = reply->read;
+    if (reply->read)
+        return unsized(request, LIVE_BLOCK, on_read);
+    if (!reply->stream)
+        return MHD_create_response_from_buffer(reply->size, TAKE_PTR(reply->body), mode);
+    request->stream = reply->pipe >= 0 ? STREAM_HANDOVER : STREAM_BROKEN;
+    request->pipe = TAKE_FD(reply->pipe);
+    return unsized(request, STREAM_BLOCK, on_body);
 }
 
 void http_answer(struct http_request *request, struct http_reply *reply)
 {
-    enum MHD_ResponseMemoryMode mode =
-        reply->body && !reply->body_static ? MHD_RESPMEM_MUST_FREE : MHD_RESPMEM_PERSISTENT;
-    struct MHD_Response *response = MHD_create_response_from_buffer(reply->size, reply->body, mode);
+    struct MHD_Response *response = make_response(request, reply);
 
     if (!response)
         abort(); /* out of memory */
-    reply->body = NULL;
     for (size_t i = 0; i < reply->n_headers; i++)
         MHD_add_response_header(response, reply->headers[i].name, reply->headers[i].value);
     if (request->http->draining)
@@ -192,12 +338,7 @@ void http_answer(struct http_request *request, struct http_reply *reply)
     request->response = response;
     request->status = reply->status;
     http_reply_clear(reply);
-    if (!request->suspended)
-        return; /* on_request queues it */
-    request->suspended = false;
-    loop_io_remove(TAKE_PTR(request->watch));
-    MHD_resume_connection(request->connection);
-    loop_timer_set(request->http->timer, 0);
+    resume(request); /* else on_request queues it */
 }
 
 void http_reply_clear(struct http_reply *reply)
@@ -206,6 +347,8 @@ void http_reply_clear(struct http_reply *reply)
         free(reply->headers[i].value);
     if (!reply->body_static)
         free(reply->body);
+    if (reply->stream)
+        fd_cleanup(&reply->pipe);
     *reply = (struct http_reply){0};
 }
 
@@ -224,26 +367,37 @@ const char *http_header(const struct http_request *request, const char *name)
     return MHD_lookup_connection_value(request->connection, MHD_HEADER_KIND, name);
 }
 
-static enum MHD_Result add_size(void *cls, enum MHD_ValueKind kind, const char *name, const char *value)
+struct count {
+    const char *name;
+    size_t n;
+};
+
+static enum MHD_Result count_one(void *cls, enum MHD_ValueKind kind, const char *name, const char *value)
 {
-    size_t *size = cls;
+    struct count *count = cls;
 
     (void)kind;
-    *size += strlen(name) + strlen(value ? value : "") + strlen(": \r\n");
+    (void)value;
+    count->n += strcasecmp(name, count->name) == 0;
     return MHD_YES;
 }
 
-size_t http_head_size(const struct http_request *request)
+bool http_header_repeated(const struct http_request *request, const char *name)
 {
-    size_t size = strlen(request->target);
+    struct count count = {name, 0};
 
-    MHD_get_connection_values(request->connection, MHD_HEADER_KIND, add_size, &size);
-    return size;
+    MHD_get_connection_values(request->connection, MHD_HEADER_KIND, count_one, &count);
+    return count.n > 1;
 }
 
 const struct preface *http_preface(const struct http_request *request)
 {
     return request->socket->preface;
+}
+
+const struct sockaddr *http_peer(const struct http_request *request)
+{
+    return MHD_get_connection_info(request->connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS)->client_addr;
 }
 
 /* --- connections --- */
@@ -292,6 +446,8 @@ static void on_connection(void *cls, struct MHD_Connection *mhd, void **context,
         connection_insert(&http->connections, connection);
         *context = connection;
     } else if (connection) {
+        if (connection->request)
+            request_free(connection->request);
         connection_free(connection);
         *context = NULL;
     }
@@ -302,10 +458,12 @@ static void adopt(struct http *http, int fd, const struct preface *preface)
     struct http_connection *connection = mem_new(sizeof(*connection));
 
     connection->fd = fd;
-    if (preface->has_certificate) {
+    if (preface->has_certificate || preface->has_credentials) {
         connection->preface = mem_new(sizeof(*preface));
         *connection->preface = *preface;
         connection->preface->common_name[PREFACE_NAME_SIZE - 1] = '\0';
+        if (preface->n_groups > PREFACE_GROUPS)
+            connection->preface->n_groups = 0; /* none of them when there are more */
         for (size_t i = 0; i < PREFACE_NAMES; i++)
             connection->preface->names[i][PREFACE_NAME_SIZE - 1] = '\0';
     }
@@ -378,9 +536,9 @@ static __attribute__((format(printf, 2, 0))) void on_log(void *cls, const char *
     char text[512];
 
     (void)cls;
-    vsnprintf(text, sizeof(text), format, list);
-    if (strstr(text, "TCP_NODELAY") || strstr(text, "TCP_CORK") || strstr(text, "PUSH") || strstr(text, "MSG_MORE"))
+    if (str_starts(format, "Setting %s option")) /* before anything is written out: it comes with every reply */
         return;
+    vsnprintf(text, sizeof(text), format, list);
     text[strcspn(text, "\r\n")] = '\0';
     log_line(LOG_LEVEL_DEBUG, NULL, "libmicrohttpd: %s", text);
 }

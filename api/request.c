@@ -4,7 +4,9 @@
 #include <string.h>
 #include <strings.h>
 
+#include "api/cursor.h"
 #include "api/reply.h"
+#include "api/sparse.h"
 #include "base/cleanup.h"
 #include "base/str.h"
 
@@ -172,11 +174,90 @@ static void query_check(struct exchange *exchange)
     }
 }
 
+/* --- headers --- */
+
+enum { KEY_MAX = 255 };
+static const char key_name[] = "Idempotency-Key";
+
+/* The draft of the HTTP API working group has the key as a string of RFC 9651, in quotes; most clients send it bare. Both are the same
+ * key. malloc'ed; NULL: it is not well-formed. */
+static char *key_read(const char *text)
+{
+    size_t length = strlen(text), used = 0;
+    bool quoted = text[0] == '"';
+    AUTO_FREE char *key = mem_new(length + 1);
+
+    if (quoted && (length < 2 || text[length - 1] != '"'))
+        return NULL;
+    const char *end = text + length - quoted;
+    for (const char *at = text + quoted; at < end; at++) {
+        if (quoted && *at == '"')
+            return NULL;
+        if (quoted && *at == '\\' && (++at == end || (*at != '\\' && *at != '"')))
+            return NULL;
+        if (*at < 0x20 || *at > 0x7e)
+            return NULL;
+        key[used++] = *at;
+    }
+    return used >= 1 && used <= KEY_MAX ? TAKE_PTR(key) : NULL;
+}
+
+/* Only calls that are made by POST are done once by their key; PUT, PATCH and DELETE can be repeated as they are. */
+static void key_check(struct exchange *exchange)
+{
+    const char *text = http_header(exchange->http, key_name);
+
+    if (!text || !str_eq(exchange->match.route->method, "POST"))
+        return;
+    exchange->key = http_header_repeated(exchange->http, key_name) ? NULL : key_read(text);
+    if (!exchange->key)
+        fault_add(exchange, key_name, "must be there once, with 1 to 255 printable ASCII characters, bare or in quotes");
+}
+
+/* Which methods look at which condition: as the contract declares them. */
+static void condition_check(struct exchange *exchange, const char *name, const char *methods, char **ret)
+{
+    const char *list = http_header(exchange->http, name);
+
+    if (!list || !strstr(methods, exchange->match.route->method))
+        return;
+    if (etag_list_valid(list) && !http_header_repeated(exchange->http, name))
+        *ret = str_dup(list);
+    else
+        fault_add(exchange, name, "must be there once, and be * or entity tags in quotes with commas between them");
+}
+
+/* Members of items, and where the page begins: what they may be depends on the operation, and on the other parameters. */
+static void page_check(struct exchange *exchange)
+{
+    const struct api_route *route = exchange->match.route;
+    const char *fields = json_str(exchange->query, "fields", NULL), *cursor = json_str(exchange->query, "cursor", NULL);
+    char unknown[64], detail[128];
+
+    if (route->fields && fields && sparse_unknown(route, fields, unknown)) {
+        str_format(detail, sizeof(detail), "no such member: \"%s\"", unknown);
+        fault_add(exchange, "?fields", detail);
+    }
+    if (!cursor)
+        return;
+    AUTO_FREE char *place = cursor_read(exchange, cursor);
+    AUTO_JSON json_t *text = place ? json_string(place) : NULL; /* NULL when it is not UTF-8 */
+    if (text)
+        json_put(exchange->query, "cursor", json_incref(text));
+    else
+        fault_add(exchange, "?cursor", "comes from another list, from other filters or another order: begin without it");
+}
+
 void request_check(struct exchange *exchange)
 {
     if (!body_check(exchange))
         return;
     query_check(exchange);
+    if (exchange->n_faults == 0)
+        page_check(exchange);
+    key_check(exchange);
+    condition_check(exchange, "If-Match", "PUT PATCH DELETE", &exchange->if_match);
+    condition_check(exchange, "If-None-Match", "GET PUT", &exchange->if_none_match);
     if (exchange->n_faults > 0)
         reply_invalid(exchange);
 }

@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "base/cleanup.h"
 #include "base/str.h"
@@ -11,41 +12,6 @@ struct span {
     const char *text;
     size_t length;
 };
-
-/* --- roles --- */
-
-#define BIT(role) (1u << (role))
-
-/* What each role includes (design, section 8). Restorer and operator do not include each other. */
-static const struct {
-    const char *name;
-    unsigned includes;
-} roles[] = {
-    [ROLE_NONE] = {"none", BIT(ROLE_NONE)},
-    [ROLE_VIEWER] = {"viewer", BIT(ROLE_NONE) | BIT(ROLE_VIEWER)},
-    [ROLE_AUDITOR] = {"auditor", BIT(ROLE_NONE) | BIT(ROLE_VIEWER) | BIT(ROLE_AUDITOR)},
-    [ROLE_RESTORER] = {"restorer", BIT(ROLE_NONE) | BIT(ROLE_VIEWER) | BIT(ROLE_RESTORER)},
-    [ROLE_OPERATOR] = {"operator", BIT(ROLE_NONE) | BIT(ROLE_VIEWER) | BIT(ROLE_OPERATOR)},
-    [ROLE_ADMIN] = {"admin", ~0u},
-};
-
-bool role_allows(enum role have, enum role need)
-{
-    return roles[have].includes & BIT(need);
-}
-
-const char *role_name(enum role role)
-{
-    return roles[role].name;
-}
-
-enum role role_by_name(const char *name)
-{
-    for (size_t i = ROLE_VIEWER; i < ELEMENTS(roles); i++)
-        if (str_eq(roles[i].name, name))
-            return (enum role)i;
-    return ROLE_NONE;
-}
 
 /* --- decoding --- */
 
@@ -132,6 +98,22 @@ static void allow_add(struct route_match *match, const char *method)
     str_format(match->allow + used, sizeof(match->allow) - used, "%s%s", used ? ", " : "", method);
     if (str_eq(method, "GET"))
         allow_add(match, "HEAD");
+}
+
+/* One with user information is left as it is, and found nowhere: it would only mislead (RFC 9110 4.2.4). */
+char *route_origin_form(const char *target)
+{
+    static const char *const schemes[] = {"https://", "http://"};
+
+    for (size_t i = 0; i < ELEMENTS(schemes); i++) {
+        if (strncasecmp(target, schemes[i], strlen(schemes[i])) != 0)
+            continue;
+        const char *authority = target + strlen(schemes[i]), *path = authority + strcspn(authority, "/?#");
+        if (path == authority || memchr(authority, '@', (size_t)(path - authority)))
+            break;
+        return str_new("%s%s", *path == '/' ? "" : "/", path); /* "https://host?query" has the path / */
+    }
+    return str_dup(target);
 }
 
 bool route_find(const char *target, const char *method, struct route_match *ret)

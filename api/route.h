@@ -19,12 +19,9 @@ struct route_match {
  * "//" and "%00" match no path. HEAD finds GET's route. */
 bool route_find(const char *target, const char *method, struct route_match *ret);
 void route_match_clear(struct route_match *match);
+/* A request target of the absolute form (RFC 9112 3.2.2) without scheme and host; any other one as it is. malloc'ed. */
+char *route_origin_form(const char *target);
 
 /* Percent-decodes [text, text + length) strictly: well-formed escapes, valid UTF-8, no control characters. malloc'ed,
  * or NULL. */
 char *route_decode(const char *text, size_t length, bool plus_is_space);
-
-/* May somebody of role `have` call an operation whose least role is `need`? */
-bool role_allows(enum role have, enum role need);
-const char *role_name(enum role role);
-enum role role_by_name(const char *name); /* ROLE_NONE when unknown */

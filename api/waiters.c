@@ -3,8 +3,10 @@
 #include <stdint.h>
 #include <stdlib.h>
 
+#include "api/quota.h"
 #include "base/cleanup.h"
 #include "base/ident.h"
+#include "base/jsonspec.h"
 #include "base/str.h"
 
 /* Long-polls are bounded by the connections (16,384): a few per bucket at worst. */
@@ -24,6 +26,7 @@ struct waiter {
     struct group *group;
     struct waiter *next, **link;
     struct loop_timer *timer;
+    struct quota_entry *counted;
     void *arg;
 };
 
@@ -31,6 +34,8 @@ struct waiters {
     struct loop *loop;
     waiters_woken_fn woken;
     struct loop_timer *wake;
+    struct quota *quota;
+    size_t most; /* of one principal */
     size_t n;
     struct group *buckets[BUCKETS];
 };
@@ -75,6 +80,7 @@ void waiter_remove(struct waiter *waiter)
     if (--group->n == 0)
         group_drop(waiter->waiters, group);
     loop_timer_free(waiter->timer);
+    quota_give(waiter->counted);
     free(waiter);
 }
 
@@ -88,27 +94,39 @@ static void on_time(void *arg)
     woken(&one, 1);
 }
 
-struct waiter *waiter_add(struct waiters *waiters, const char *job_id, int seconds, void *arg)
+static struct group *group_of(struct waiters *waiters, const char *job_id)
 {
-    struct group *group = group_find(waiters, job_id);
-    struct waiter *waiter = mem_new(sizeof(*waiter));
+    struct group *group = group_find(waiters, job_id), **at = bucket(waiters, job_id);
 
-    if (!group) {
-        struct group **at = bucket(waiters, job_id);
-        group = mem_new(sizeof(*group));
-        str_copy(group->job_id, sizeof(group->job_id), job_id);
-        group->next = *at;
-        *at = group;
-    }
-    *waiter =
-        (struct waiter){.waiters = waiters, .group = group, .next = group->first, .link = &group->first, .arg = arg};
+    if (group)
+        return group;
+    group = mem_new(sizeof(*group));
+    str_copy(group->job_id, sizeof(group->job_id), job_id);
+    group->next = *at;
+    return *at = group;
+}
+
+struct waiter *waiter_add(struct waiters *waiters, const struct waiter_spec *spec, void *arg)
+{
+    struct quota_entry *counted = quota_take(waiters->quota, spec->principal, waiters->most);
+
+    if (!counted)
+        return NULL;
+    struct group *group = group_of(waiters, spec->job_id);
+    struct waiter *waiter = mem_new(sizeof(*waiter));
+    *waiter = (struct waiter){.waiters = waiters,
+                              .group = group,
+                              .next = group->first,
+                              .link = &group->first,
+                              .counted = counted,
+                              .arg = arg};
     if (waiter->next)
         waiter->next->link = &waiter->next;
     group->first = waiter;
     group->n++;
     waiters->n++;
     waiter->timer = loop_timer_new(waiters->loop, on_time, waiter);
-    loop_timer_set(waiter->timer, (int64_t)seconds * 1000);
+    loop_timer_set(waiter->timer, (int64_t)spec->seconds * 1000);
     return waiter;
 }
 
@@ -175,7 +193,14 @@ struct waiters *waiters_new(struct loop *loop, waiters_woken_fn woken)
     waiters->loop = loop;
     waiters->woken = woken;
     waiters->wake = loop_timer_new(loop, on_wake, waiters);
+    waiters->quota = quota_new();
+    waiters_reload(waiters, NULL);
     return waiters;
+}
+
+void waiters_reload(struct waiters *waiters, const json_t *limits)
+{
+    waiters->most = (size_t)json_int(limits, "waits_per_principal", 6000);
 }
 
 void waiters_free(struct waiters *waiters)
@@ -186,5 +211,6 @@ void waiters_free(struct waiters *waiters)
         while (waiters->buckets[i])
             waiter_remove(waiters->buckets[i]->first);
     loop_timer_free(waiters->wake);
+    quota_free(waiters->quota);
     free(waiters);
 }

@@ -14,6 +14,17 @@ if(EXISTS ${CMAKE_SOURCE_DIR}/openapi.yaml)
   add_custom_target(generated_api DEPENDS ${GENERATED_DIR}/api/openapi.gen.h)
 endif()
 
+# The dashboard as it was built (webui/README.md), and swagger-ui (third_party/README.md): no Node is needed to build the daemon.
+file(GLOB_RECURSE ASSETS CONFIGURE_DEPENDS webui/dist/* third_party/swagger-ui/* api/docs/*)
+include(cmake/manual.cmake)
+add_custom_command(
+  OUTPUT ${GENERATED_DIR}/api/assets.gen.c ${GENERATED_DIR}/api/assets.S
+  COMMAND ${GENERATE_PYTHON} ${CMAKE_SOURCE_DIR}/scripts/embed-assets.py --out ${GENERATED_DIR}/api /ui/=${CMAKE_SOURCE_DIR}/webui/dist
+    /docs/=${CMAKE_SOURCE_DIR}/third_party/swagger-ui /docs/=${CMAKE_SOURCE_DIR}/api/docs /docs/openapi.json=${GENERATED_DIR}/api/openapi.json
+    /docs/manual/=${MANUAL_DIR}/html
+  DEPENDS ${ASSETS} ${MANUAL_DIR}/made ${GENERATED_DIR}/api/openapi.json scripts/embed-assets.py
+  COMMENT "The files that the daemon serves as they are")
+
 # A registry is an array of every exported plug-in of a folder: adding a file adds it.
 function(generate_registry kind out)
   set(names "")

@@ -1,17 +1,19 @@
-/* One binary: the first argument says what it is (docs/architecture.md). */
+/* quiesced: the first argument says what it is (docs/architecture.md). What holds and carries is quiesced-agent (agent_main.c). */
 #include <stdio.h>
-#include <string.h>
 
-#include "agent/agent.h"
 #include "api/core.h"
 #include "base/cleanup.h"
+#include "base/fault.h"
+#include "base/role_table.h"
 #include "base/str.h"
 #include "conf/conf.h"
+#include "crypto/chain.h"
 #include "crypto/pki.h"
 #include "front/front.h"
-#include "movers/mover_child.h"
+#include "guardian/thaw_all.h"
+#include "serve/logger.h"
 #include "serve/serve.h"
-#include "worker/worker.h"
+#include "writercheck/writercheck.h"
 
 #ifndef QUIESCED_VERSION
 #define QUIESCED_VERSION "0.1.0"
@@ -26,24 +28,33 @@ static int print_version(int argc, char **argv)
 
 static int print_help(int argc, char **argv);
 
-/* Roles take no arguments: what they need comes over their channel. */
+static int serve(int argc, char **argv)
+{
+    serve_agent_program = "quiesced-agent";
+    return serve_main(argc, argv);
+}
+
 static const struct command {
     const char *name;
-    int (*with_arguments)(int argc, char **argv);
-    int (*alone)(void);
+    int (*run)(int argc, char **argv);
     const char *help; /* NULL: for quiesced itself */
 } commands[] = {
-    {"serve", serve_main, NULL, "serve [--config FILE] [--state-dir DIR] [--listen ADDR:PORT]... [--ready-file FILE]"},
-    {"check-config", conf_check_main, NULL, "check-config FILE"},
-    {"--version", print_version, NULL, "--version"},
-    {"--help", print_help, NULL, "--help"},
-    {"--role=front", NULL, front_main, NULL},
-    {"--role=core", NULL, core_main, NULL},
-    {"--role=agent", NULL, agent_main, NULL},
-    {"--role=worker", NULL, worker_main, NULL},
-    {"--role=mover", NULL, mover_main, NULL},
-    {"--role=signer", signer_main, NULL, NULL},
+    {"serve", serve, "serve [--config FILE] [--state-dir DIR] [--listen ADDR:PORT]... [--ready-file FILE]"},
+    {"thaw-all", thaw_all_main, "thaw-all [--abandoned] [--state-dir DIR] [--records DIR]"},
+    {"check-config", conf_check_main, "check-config [FILE]"},
+    {"writer-check", writer_check_main,
+     "writer-check [--json] [--probe COMMAND] [--configuration FILE] [--staging DIR] [--limit-ms N] WRITER [ARGUMENT]..."},
+    {"audit-verify", audit_verify_main, "audit-verify [--key FILE] [--ca FILE] [--seal FILE] [--after SEQ:HASH] [--head SEQ:HASH] FILE"},
+    {"--version", print_version, "--version"},
+    {"--help", print_help, "--help"},
+#ifdef QUIESCED_FAULTS
+    {"--list-faults", fault_list_main, "--list-faults"},
+#endif
+    {"--role=logger", logger_main, NULL},
+    {"--role=signer", signer_main, NULL},
 };
+
+static const struct process_role roles[] = {{"front", front_main, true, NULL}, {"core", core_main, true, NULL}};
 
 static int usage(FILE *to)
 {
@@ -68,9 +79,13 @@ static int print_help(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
+    int code;
+
     for (size_t i = 0; argc > 1 && i < ELEMENTS(commands); i++)
         if (str_eq(commands[i].name, argv[1]))
-            return commands[i].alone ? commands[i].alone() : commands[i].with_arguments(argc, argv);
+            return commands[i].run(argc, argv);
+    if (role_table_run(roles, ELEMENTS(roles), argc, argv, &code))
+        return code;
     if (argc > 1)
         fprintf(stderr, "quiesced: unknown command: %s\n", argv[1]);
     usage(stderr);

@@ -23,6 +23,8 @@ ANNOTATIONS = {"title", "description", "default", "example", "examples", "deprec
 BOUNDS = {"minimum": "integer", "maximum": "integer", "minLength": "string", "maxLength": "string",
           "minItems": "array", "maxItems": "array"}
 CHECKS = {"type", "enum", "format", "properties", "required", "additionalProperties", "items"} | set(BOUNDS)
+# Header parameters that code of the API knows.
+READ_HEADERS = {"Idempotency-Key", "If-Match", "If-None-Match", "Last-Event-ID", "Prefer"}
 MERGE_PATCH = "application/merge-patch+json"
 INT64_MIN, INT64_MAX = -2**63, 2**63 - 1
 
@@ -214,28 +216,118 @@ class Contract:
                 raise ContractError(f"{where}: x-error-codes: {code} is not in hresult.def")
             if str(self.codes[code]) not in statuses:
                 raise ContractError(f"{where}: {code} answers {self.codes[code]}, which is not among the responses")
+        if "429" not in statuses:
+            raise ContractError(f"{where}: every operation answers 429: limits.address_requests_per_second")
         if not where.endswith(" public") and not {"401", "403"} <= set(statuses):
             raise ContractError(f"{where}: an authenticated operation answers 401 and 403")
 
+    def answers(self, operation, where):
+        """{media type: schema} of what it may succeed with."""
+        found = {}
+        for status, answer in operation["responses"].items():
+            if status.startswith("2"):
+                found.update({media: body.get("schema") for media, body in self.resolve(answer, where).get("content", {}).items()})
+        return found
+
+    def names(self, rows, prefix):
+        if not rows:
+            return "NULL"
+        index = len(self.tables)
+        self.tables.append(f"static const char *const {prefix}_{index}[] = {{" + ", ".join(map(c_string, rows)) + ", NULL};")
+        return f"{prefix}_{index}"
+
+    def properties(self, schema, where):
+        schema = self.resolve(schema, where)
+        found = dict(schema.get("properties", {}))
+        for part in schema.get("allOf", []):
+            found.update(self.properties(part, where))
+        return found
+
+    def fields(self, operation, query, where):
+        """What ?fields= may name, and whether it is of each item of a list."""
+        if not any(parameter["name"] == "fields" for parameter in query):
+            return "NULL", False
+        members = self.properties(self.answers(operation, where)["application/json"], where)
+        is_list = {"items", "next_cursor"} <= set(members)
+        if is_list:
+            members = self.properties(self.resolve(members["items"], where)["items"], where)
+        if not members:
+            raise ContractError(f"{where}: ?fields= of what has no members")
+        return self.names(list(members), "fields"), is_list
+
+    def produces(self, operation, where):
+        """Media types of its successes, when it minds Accept."""
+        if "406" not in operation["responses"]:
+            return "NULL"
+        if not self.answers(operation, where):
+            raise ContractError(f"{where}: 406 of what has no body")
+        return self.names(list(self.answers(operation, where)), "types")
+
+    def tagged(self, operation, where):
+        """Does a success carry an ETag?"""
+        answers = [self.resolve(answer, where) for status, answer in operation["responses"].items() if status in ("200", "201")]
+        return any("ETag" in answer.get("headers", {}) for answer in answers)
+
+    @staticmethod
+    def must_match(operation, where):
+        if operation.get("x-if-match", "required") != "required":
+            raise ContractError(f"{where}: x-if-match is `required`, or not there")
+        return "x-if-match" in operation
+
+    def check_headers(self, method, operation, parameters, where):
+        headers = {parameter["name"] for parameter in parameters if parameter["in"] == "header"}
+        if headers - READ_HEADERS:
+            raise ContractError(f"{where}: nobody reads the header {', '.join(headers - READ_HEADERS)}")
+        once = method == "post" and not operation.get("x-repeatable")  # whose repetition does no harm, and whose answer must not be kept
+        if ("Idempotency-Key" in headers) != once:
+            raise ContractError(f"{where}: every POST that is not x-repeatable, and nothing else, takes the header Idempotency-Key")
+        if ("If-Match" in headers) != (method in ("put", "patch", "delete")):
+            raise ContractError(f"{where}: every PUT, PATCH and DELETE, and nothing else, takes If-Match")
+        if method == "get" and ("If-None-Match" in headers) != self.tagged(operation, where):
+            raise ContractError(f"{where}: a GET whose 200 has an ETag, and no other one, takes If-None-Match")
+        demands = {"304"} if method == "get" and "If-None-Match" in headers else {"412"} if "If-Match" in headers else set()
+        demands |= {"428"} if self.must_match(operation, where) else set()
+        if not demands <= set(operation["responses"]):
+            raise ContractError(f"{where}: its preconditions answer {', '.join(sorted(demands))}")
+        if once and self.success(operation, where) and not {"400", "409", "422"} <= set(operation["responses"]):
+            raise ContractError(f"{where}: Idempotency-Key answers 400, 409 and 422")
+
+    @staticmethod
+    def success(operation, where):
+        """The least 2xx; 0 of a call that has no counterpart here, which must then answer 501."""
+        statuses = [int(status) for status in operation["responses"] if status.startswith("2")]
+        if not statuses and "E_NOTIMPL" not in operation.get("x-error-codes", []):
+            raise ContractError(f"{where}: neither succeeds nor answers E_NOTIMPL")
+        return min(statuses, default=0)
+
+    @staticmethod
+    def roles(operation, where):
+        """x-role as a list; one name is a list of one; none for what is public."""
+        role, public = operation.get("x-role"), operation.get("security") == []
+        roles = role if isinstance(role, list) else [] if role is None else [role]
+        if public == bool(roles) or not all(name in ROLES for name in roles) or len(set(roles)) != len(roles):
+            raise ContractError(f"{where}: needs x-role, one or more of {', '.join(ROLES)}, or security []")
+        return public, roles
+
     def route(self, path, method, shared, operation):
         where = f"{method.upper()} {path}"
-        public = operation.get("security") == []
-        role = operation.get("x-role")
-        if public != (role is None) or (role is not None and role not in ROLES):
-            raise ContractError(f"{where}: needs x-role, one of {', '.join(ROLES)}, or security []")
+        public, roles = self.roles(operation, where)
         self.check_codes(operation, where + (" public" if public else ""))
         parameters = [self.resolve(parameter, where) for parameter in shared + operation.get("parameters", [])]
         in_path = [parameter["name"] for parameter in parameters if parameter["in"] == "path"]
         if in_path != re.findall(r"\{([^}]*)\}", path) or len(in_path) > 2:
             raise ContractError(f"{where}: path parameters {in_path} do not match the path, at most two")
-        query, n_query = self.query([parameter for parameter in parameters if parameter["in"] == "query"], where)
+        self.check_headers(method, operation, parameters, where)
+        in_query = [parameter for parameter in parameters if parameter["in"] == "query"]
+        query, n_query = self.query(in_query, where)
+        fields, is_list = self.fields(operation, in_query, where)
         spec, required, size, merge_patch = self.body(operation, where)
-        success = min(int(status) for status in operation["responses"] if status.startswith("2"))
+        success = self.success(operation, where)
         flag = {True: "true", False: "false"}
         return (f"    {{.method = {c_string(method.upper())}, .path = {c_string(path)}, .operation_id = "
-                f"{c_string(operation['operationId'])},\n     .role = {ROLES.get(role, 'ROLE_NONE')}, .is_public = {flag[public]}, "
+                f"{c_string(operation['operationId'])},\n     .roles = {' | '.join(f'ROLE_BIT({ROLES[name]})' for name in roles) or 0}, .is_public = {flag[public]}, "
                 f".body = {spec}, .body_required = {flag[required]}, .body_max = {size},\n     .merge_patch = {flag[merge_patch]}, "
-                f".query = {query}, .n_query = {n_query}, .success = {success}}},\n")
+                f".must_match = {flag[self.must_match(operation, where)]}, .tagged = {flag[self.tagged(operation, where)]}, .produces = {self.produces(operation, where)}, .fields = {fields}, .is_list = {flag[is_list]},\n     .query = {query}, .n_query = {n_query}, .success = {success}}},\n")
 
     def routes(self):
         rows, seen = [], set()
@@ -273,15 +365,20 @@ struct api_route {
     const char *method;             /* "GET" answers HEAD too */
     const char *path;               /* with {names}; at most two of them */
     const char *operation_id;
-    enum role role;                 /* least role; ROLE_NONE for public ones */
+    unsigned roles;                 /* least roles, or of ROLE_BIT: one of them is enough; 0 for public ones */
     bool is_public;                 /* needs no authentication */
     const struct json_spec *body;   /* NULL = takes no body */
     bool body_required;             /* false: an empty body is {} */
     size_t body_max;                /* bytes */
     bool merge_patch;               /* application/merge-patch+json is taken too */
+    bool must_match;                /* what is there is not changed without If-Match */
+    bool tagged;                    /* successes may carry an ETag */
+    const char *const *produces;    /* NULL-ended: media types of successes; NULL: Accept is not looked at */
+    const char *const *fields;      /* NULL-ended: what ?fields= may name; NULL: it is not taken */
+    bool is_list;                   /* fields are those of each item */
     const struct api_parameter *query;
     size_t n_query;
-    int success;                    /* the least 2xx that it answers */
+    int success;                    /* the least 2xx that it answers; 0: only E_NOTIMPL */
 };
 
 extern const struct api_route api_routes[];

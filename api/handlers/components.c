@@ -7,5 +7,8 @@ static const struct handler rows[] = {
     {"componentAdd", .call = engine_component_add},
     {"componentGet", .call = engine_component_get},
     {"componentPatch", .call = engine_component_patch},
+    {"subcomponentAdd", .call = engine_component_subcomponent},
+    {"newTargetAdd", .call = engine_component_new_target},
+    {"alternateLocationAdd", .call = engine_component_mapping},
 };
 const struct handler_table handlers_components = {rows, ELEMENTS(rows)};

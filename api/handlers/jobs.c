@@ -1,5 +1,6 @@
 /* Jobs, and waiting for them: GET /jobs/{id}?wait=S is IVssAsync::Wait followed by QueryStatus. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "api/handlers/handlers.h"
 #include "api/reply.h"
@@ -28,9 +29,13 @@ static void reply_job(struct exchange *exchange, const struct engine_answer *ans
 static void crowd_answered(void *arg, const struct engine_answer *answer)
 {
     struct crowd *crowd = arg;
-    AUTO_FREE char *text = answer->body ? reply_text(answer->body) : NULL;
+    AUTO_FREE char *text = reply_answer_text(answer);
 
+    char etag[ETAG_SIZE] = "";
+    if (text)
+        etag_make(text, strlen(text), etag);
     for (size_t i = 0; i < crowd->n; i++) {
+        str_copy(crowd->exchanges[i]->etag, sizeof(etag), etag);
         reply_job(crowd->exchanges[i], answer, text);
         exchange_unref(crowd->exchanges[i]);
     }
@@ -47,7 +52,7 @@ void jobs_woken(void *const *args, size_t n)
         crowd->exchanges[crowd->n++]->waiter = NULL;
     }
     struct exchange *first = crowd->exchanges[0];
-    engine_job_get(first->api->engine, &first->call, crowd_answered, crowd);
+    engine_call(first->api->engine, engine_job_get, &first->call, crowd_answered, crowd);
 }
 
 /* --- waiting --- */
@@ -58,10 +63,15 @@ static void job_answered(void *arg, const struct engine_answer *answer)
     const char *id = exchange->match.params[0];
     bool wait = exchange->http && exchange->wait_seconds > 0 && !exchange->api->draining && !answer->err;
 
-    if (wait && engine_job_is_pending(exchange->api->engine, id))
-        exchange->waiter = waiter_add(exchange->api->waiters, id, exchange->wait_seconds, exchange);
-    else
+    const struct waiter_spec spec = {id, exchange->principal.name, exchange->wait_seconds};
+
+    wait = wait && engine_job_is_pending(exchange->api->engine, id);
+    if (wait)
+        exchange->waiter = waiter_add(exchange->api->waiters, &spec, exchange);
+    if (!wait)
         reply_job(exchange, answer, NULL);
+    else if (!exchange->waiter)
+        reply_crowded(exchange, 429, "waits");
     exchange_unref(exchange);
 }
 
@@ -76,7 +86,7 @@ static void job_get(struct exchange *exchange)
 
 static const struct handler rows[] = {
     {"jobList", .call = engine_job_list},
-    {"jobGet", .own = job_get},
+    {"jobGet", .own = job_get, .call = engine_job_get},
     {"jobCancel", .call = engine_job_cancel},
     {"jobRelease", .call = engine_job_release},
 };

@@ -7,18 +7,28 @@
 
 #include "base/cleanup.h"
 #include "base/ipc.h"
+#include "base/jsonspec.h"
 #include "base/log.h"
+#include "base/offspring.h"
 #include "base/proc.h"
 #include "base/str.h"
 
-enum { WORKER_CORE_FD = 3, WORKER_LEASE_FD = 4 };
+enum {
+    WORKER_CORE_FD = 3,
+    WORKER_LEASE_FD = 4,
+    LOOK_MS = 1000, /* for one that was killed and cannot end */
+    LOOKS_TOLD = 2, /* it may have been at its end in the first one */
+};
 
 struct worker {
     LIST_ENTRY(worker) all;
     struct workers *owner;
     char id[64];
+    char mark[160]; /* of its writers' processes */
     pid_t pid;
     int pidfd;
+    bool restoring;
+    int hangs; /* in how many looks, one after the other: killed, and it does not end */
     struct loop_io *exit_io;
     struct ipc_channel *lease; /* NULL once it has ended */
 };
@@ -26,21 +36,46 @@ struct worker {
 struct workers {
     struct loop *loop;
     const char *const *argv;
-    workers_exited_fn exited;
+    const struct workers_events *events;
     void *arg;
+    struct loop_timer *timer;
     LIST_HEAD(, worker) all;
 };
 
-struct workers *workers_new(struct loop *loop, const char *const *argv, workers_exited_fn exited, void *arg)
+/* A killed worker that waits for a disk in the kernel keeps its writers' input open: they do not hear its end, and the thread that would have
+ * ended them with their windows is gone with it. They are not told to wait for the disk, too. In a restore they are: who has stopped its
+ * application must undo and start it, which no kill does, and does so when the disk answers. */
+static void look(void *arg)
+{
+    struct workers *workers = arg;
+    struct worker *worker;
+    LIST_FOREACH(worker, &workers->all, all)
+    {
+        worker->hangs = worker->restoring || !proc_kill_pending(worker->pid) ? 0 : worker->hangs + 1;
+        if (worker->hangs != LOOKS_TOLD)
+            continue;
+        log_line(LOG_LEVEL_ERROR, NULL, "worker %s (pid %d) was killed and does not end: it hangs in the kernel", worker->id, (int)worker->pid);
+        workers->events->bereaved(workers->arg, worker->mark, false);
+    }
+    if (!workers_none(workers))
+        loop_timer_set(workers->timer, LOOK_MS);
+}
+
+struct workers *workers_new(struct loop *loop, const char *const *argv, const struct workers_events *events,
+                            void *arg)
 {
     struct workers *workers = mem_new(sizeof(*workers));
-    *workers = (struct workers){.loop = loop, .argv = argv, .exited = exited, .arg = arg};
+    *workers = (struct workers){.loop = loop, .argv = argv, .events = events, .arg = arg};
     LIST_INIT(&workers->all);
+    workers->timer = loop_timer_new(loop, look, workers);
     return workers;
 }
 
 static void end_lease(struct worker *worker)
 {
+    if (!worker->lease)
+        return;
+    worker->owner->events->gone(worker->owner->arg, worker);
     ipc_channel_free(TAKE_PTR(worker->lease));
 }
 
@@ -60,31 +95,32 @@ void workers_free(struct workers *workers)
         return;
     while ((worker = LIST_FIRST(&workers->all)))
         worker_free(worker);
+    loop_timer_free(workers->timer);
     free(workers);
 }
 
-/* What is left of the worker's children ends by itself when its pipes close, after undoing: it is not killed here. The
- * number of the group could be another's by now, besides. */
+/* Its writers hear end-of-file, undo and exit by themselves: they are not killed here. */
 static void on_exit_io(void *arg, uint32_t events)
 {
     struct worker *worker = arg;
     struct workers *owner = worker->owner;
-    char id[sizeof(worker->id)];
+    char id[sizeof(worker->id)], mark[sizeof(worker->mark)];
     int status = 0;
     (void)events;
     if (!proc_reap(worker->pid, worker->pidfd, 0, &status))
         return;
+    if (status != 0) /* it could not see to it itself that they end */
+        owner->events->bereaved(owner->arg, worker->mark, worker->restoring);
     str_copy(id, sizeof(id), worker->id);
+    str_copy(mark, sizeof(mark), worker->mark);
     worker_free(worker);
-    owner->exited(owner->arg, id, status);
+    owner->events->exited(owner->arg, id, mark, status);
 }
 
 static void on_lease_message(void *arg, json_t *msg, int *fds, size_t n_fds)
 {
-    (void)arg;
-    (void)msg;
-    (void)fds;
-    (void)n_fds; /* a worker has nothing to say on its lease */
+    struct worker *worker = arg;
+    worker->owner->events->asked(worker->owner->arg, worker, msg, fds, n_fds);
 }
 
 static void on_lease_closed(void *arg, const struct err *err)
@@ -97,7 +133,7 @@ static void on_lease_closed(void *arg, const struct err *err)
 
 /* Only what a worker may need of our environment: where the fault points lie, what a sanitizer is told, and whether
  * standard error is the journal. */
-static const char *const *environment(void)
+const char *const *workers_environment(void)
 {
     static const char *const through[] = {"QUIESCED_FAULT_DIR", "ASAN_OPTIONS", "UBSAN_OPTIONS",
                                           "TSAN_OPTIONS",       "LSAN_OPTIONS", "JOURNAL_STREAM"};
@@ -145,7 +181,7 @@ int workers_launch(struct workers *workers, const char *id, const json_t *start,
         {STDERR_FILENO, STDERR_FILENO}, {core_theirs, WORKER_CORE_FD}, {lease_theirs, WORKER_LEASE_FD}};
     /* It must not die with us: it undoes what it holds when the lease closes, however we end. */
     const struct proc_spec spec = {
-        .argv = workers->argv, .environment = environment(), .fds = fds, .n_fds = ELEMENTS(fds), .new_group = true};
+        .argv = workers->argv, .environment = workers_environment(), .fds = fds, .n_fds = ELEMENTS(fds), .new_group = true};
     struct worker *worker = mem_new(sizeof(*worker));
     if (proc_spawn(&spec, &worker->pid, &worker->pidfd, err) < 0) {
         free(worker);
@@ -153,13 +189,52 @@ int workers_launch(struct workers *workers, const char *id, const json_t *start,
     }
     worker->owner = workers;
     str_copy(worker->id, sizeof(worker->id), id);
+    str_format(worker->mark, sizeof(worker->mark), OFFSPRING_MARK "%s:%d:", json_str(start, "installation", "-"),
+               (int)worker->pid);
+    workers->events->named(workers->arg, worker->mark);
     worker->lease = ipc_channel_new(workers->loop, TAKE_FD(lease_ours), on_lease_message, on_lease_closed, worker);
     worker->exit_io = loop_io_add(workers->loop, worker->pidfd, EPOLLIN, on_exit_io, worker);
     LIST_INSERT_HEAD(&workers->all, worker, all);
+    if (!loop_timer_armed(workers->timer))
+        loop_timer_set(workers->timer, LOOK_MS);
     ipc_channel_send(worker->lease, start, NULL, 0);
     *ret_core_end = TAKE_FD(core_ours);
     *ret_pid = worker->pid;
     return 0;
+}
+
+void workers_tell(struct worker *worker, const json_t *message, const int *fds, size_t n_fds)
+{
+    if (worker->lease)
+        ipc_channel_send(worker->lease, message, fds, n_fds);
+}
+
+const char *workers_id(const struct worker *worker)
+{
+    return worker->id;
+}
+
+bool workers_own(const struct workers *workers, pid_t pid)
+{
+    const struct worker *worker;
+    LIST_FOREACH(worker, &workers->all, all)
+    if (worker->pid == pid)
+        return true;
+    return false;
+}
+
+void workers_set_restoring(struct worker *worker, bool restoring)
+{
+    worker->restoring = restoring;
+}
+
+bool workers_restoring(const struct workers *workers)
+{
+    const struct worker *worker;
+    LIST_FOREACH(worker, &workers->all, all)
+    if (worker->restoring)
+        return true;
+    return false;
 }
 
 bool workers_none(const struct workers *workers)
@@ -181,5 +256,17 @@ void workers_kill(struct workers *workers)
     {
         log_line(LOG_LEVEL_ERROR, NULL, "worker %s (pid %d) did not end in time: killed", worker->id, (int)worker->pid);
         proc_kill_group(worker->pid); /* not reaped yet: the number is still its own */
+    }
+}
+
+void workers_leave(struct workers *workers)
+{
+    struct worker *worker;
+    LIST_FOREACH(worker, &workers->all, all)
+    {
+        log_line(LOG_LEVEL_ERROR, NULL, "worker %s (pid %d) was killed and does not end: it hangs in the kernel%s", worker->id, (int)worker->pid,
+                 worker->restoring ? "; what its restore has stopped stays so until then" : "");
+        if (!worker->restoring)
+            offspring_kill(worker->pid);
     }
 }

@@ -1,7 +1,10 @@
 #include "base/clock.h"
 
 #include <stdio.h>
+#include <string.h>
 #include <time.h>
+
+#include "base/fault.h"
 
 static int64_t clock_us(clockid_t id)
 {
@@ -22,7 +25,7 @@ int64_t clock_mono_us(void)
 
 int64_t clock_real_ms(void)
 {
-    return clock_us(CLOCK_REALTIME) / 1000;
+    return clock_us(CLOCK_REALTIME) / 1000 + fault_clock_ms();
 }
 
 char *clock_rfc3339(int64_t real_ms, char ret[CLOCK_RFC3339_SIZE])
@@ -45,4 +48,14 @@ char *clock_rfc3339(int64_t real_ms, char ret[CLOCK_RFC3339_SIZE])
     snprintf(ret, CLOCK_RFC3339_SIZE, "%04u%s.%03uZ", (unsigned)(parts.tm_year + 1900) % 10000u, date,
              (unsigned)milliseconds % 1000u);
     return ret;
+}
+
+int64_t clock_from_rfc3339(const char *text)
+{
+    struct tm parts = {0};
+    unsigned milliseconds = 0;
+    const char *rest = text ? strptime(text, "%Y-%m-%dT%H:%M:%S", &parts) : NULL;
+    if (!rest || !*rest || (*rest == '.' && sscanf(rest, ".%3uZ", &milliseconds) != 1) || rest[strlen(rest) - 1] != 'Z')
+        return -1;
+    return (int64_t)timegm(&parts) * 1000 + milliseconds;
 }

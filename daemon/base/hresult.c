@@ -9,11 +9,11 @@ struct hresult_row {
     uint32_t value;
     int http;
     const char *name;
-    const char *meaning;
+    const char *meaning, *cause, *cure;
 };
 
-#define HRESULT_ROW(hr_name, hr_value, hr_http, hr_meaning)                                                            \
-    {.value = (uint32_t)(hr_value), .http = (hr_http), .name = #hr_name, .meaning = (hr_meaning)},
+#define HRESULT_ROW(hr_name, hr_value, hr_http, hr_meaning, hr_cause, hr_cure)                                         \
+    {(uint32_t)(hr_value), (hr_http), #hr_name, (hr_meaning), (hr_cause), (hr_cure)},
 static const struct hresult_row hresult_rows[] = {
 #include "base/hresult.def"
 };
@@ -38,6 +38,26 @@ const char *hresult_name(uint32_t hr)
 const char *hresult_meaning(uint32_t hr)
 {
     return hresult_find(hr)->meaning;
+}
+
+const char *hresult_cause(uint32_t hr)
+{
+    return hresult_find(hr)->cause;
+}
+
+const char *hresult_cure(uint32_t hr)
+{
+    return hresult_find(hr)->cure;
+}
+
+size_t hresult_count(void)
+{
+    return ELEMENTS(hresult_rows);
+}
+
+uint32_t hresult_at(size_t i)
+{
+    return hresult_rows[i].value;
 }
 
 int hresult_http(uint32_t hr)

@@ -2,7 +2,6 @@
 
 #include <pthread.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -16,6 +15,19 @@ static uint32_t uuid_counter; /* rand_a and the top of rand_b: RFC 9562 6.2 meth
 
 enum { UUID_COUNTER_BITS = 26 };
 
+/* Random bytes in store, under the lock: a system call for each id of each request is too many. A child that was forked
+ * must not give out what its parent will. */
+static struct {
+    uint8_t bytes[1024];
+    size_t left;
+    bool guarded;
+} pool;
+
+static void pool_forget(void)
+{
+    pool.left = 0;
+}
+
 static void random_fill(void *buffer, size_t size)
 {
     for (size_t done = 0; done < size;) {
@@ -27,18 +39,38 @@ static void random_fill(void *buffer, size_t size)
     }
 }
 
+static void pool_take(void *buffer, size_t size)
+{
+    if (!pool.guarded)
+        pool.guarded = pthread_atfork(NULL, NULL, pool_forget) == 0;
+    if (pool.left < size || !pool.guarded) {
+        random_fill(pool.bytes, sizeof(pool.bytes));
+        pool.left = sizeof(pool.bytes);
+    }
+    pool.left -= size;
+    memcpy(buffer, pool.bytes + pool.left, size);
+    memset(pool.bytes + pool.left, 0, size);
+}
+
 static char *uuid_print(uint64_t high, uint64_t low, char ret[UUID_SIZE])
 {
-    snprintf(ret, UUID_SIZE, "%08x-%04x-%04x-%04x-%012llx", (unsigned)(high >> 32), (unsigned)(high >> 16) & 0xffff,
-             (unsigned)high & 0xffff, (unsigned)(low >> 48), (unsigned long long)(low & 0xffffffffffffULL));
+    static const char digits[] = "0123456789abcdef";
+    const uint64_t halves[] = {high, low};
+    size_t at = 0;
+    for (int nibble = 0; nibble < 32; nibble++) {
+        if (nibble == 8 || nibble == 12 || nibble == 16 || nibble == 20)
+            ret[at++] = '-';
+        ret[at++] = digits[halves[nibble / 16] >> (60 - nibble % 16 * 4) & 15];
+    }
+    ret[at] = '\0';
     return ret;
 }
 
 char *uuid_v7(char ret[UUID_SIZE])
 {
     uint64_t random[2];
-    random_fill(random, sizeof(random));
     pthread_mutex_lock(&uuid_lock);
+    pool_take(random, sizeof(random));
     int64_t now = clock_real_ms();
     if (now > uuid_last_ms) {
         uuid_last_ms = now;

@@ -10,12 +10,16 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/ipc_private.h"
 #include "base/str.h"
 
 enum {
     /* Our own processes write a message in one go: once it has begun, the rest must follow soon. */
     IPC_REST_MS = 5000,
+    /* Until a peer that takes nothing (stopped; its socket is full) is given up: well above the second or two after which
+     * serve replaces a stopped role. */
+    IPC_SEND_MS = 30000,
     /* Messages per turn of the loop, so that a chatty peer does not starve the others. */
     IPC_BURST = 32,
 };
@@ -33,18 +37,24 @@ int ipc_pair(int ret_fds[2], struct err *err)
 
 int ipc_send(int fd, const json_t *msg, const int *fds, size_t n_fds, struct err *err)
 {
+    if (fault_role("ipc.send"))
+        return err_set(err, (uint32_t)VSS_E_UNEXPECTED, NULL, "message between processes: fault injected");
     CLEANUP(ipc_frame_free_p) struct ipc_frame *frame = ipc_frame_new(msg, fds, n_fds, err);
     if (!frame)
         return -1;
-    for (;;) {
-        int rc = ipc_frame_send(frame, fd, 0);
+    const char *type = json_string_value(json_object_get(msg, "type"));
+    for (int64_t deadline = clock_mono_ms() + IPC_SEND_MS;;) {
+        int rc = ipc_frame_send(frame, fd, MSG_DONTWAIT);
         if (rc > 0)
             return 0;
         if (rc < 0)
-            return err_errno(err, (uint32_t)VSS_E_UNEXPECTED, errno, NULL, "message %s: cannot be sent",
-                             json_string_value(json_object_get(msg, "type")));
-        struct pollfd wait = {.fd = fd, .events = POLLOUT}; /* the descriptor is non-blocking */
-        poll(&wait, 1, -1);
+            return err_errno(err, (uint32_t)VSS_E_UNEXPECTED, errno, NULL, "message %s: cannot be sent", type);
+        int64_t left = deadline - clock_mono_ms();
+        if (left <= 0)
+            return err_set(err, (uint32_t)VSS_E_UNEXPECTED, NULL, "message %s: the other process has taken nothing for %d s", type,
+                           IPC_SEND_MS / 1000);
+        struct pollfd wait = {.fd = fd, .events = POLLOUT};
+        poll(&wait, 1, (int)left);
     }
 }
 
@@ -68,6 +78,8 @@ int ipc_recv(int fd, int timeout_ms, json_t **ret_msg, int *ret_fds, size_t *n_f
     CLEANUP(ipc_reader_reset) struct ipc_reader reader = {.have = 0};
     int64_t deadline = timeout_ms < 0 ? INT64_MAX : clock_mono_ms() + timeout_ms;
     bool begun = false;
+    if (fault_role("ipc.receive"))
+        return err_set(err, (uint32_t)VSS_E_UNEXPECTED, NULL, "message between processes: fault injected");
     for (;;) {
         AUTO_JSON json_t *msg = NULL;
         enum ipc_read got = ipc_reader_step(&reader, fd, &msg, err);
@@ -174,6 +186,10 @@ static bool channel_read_one(struct ipc_channel *channel)
     enum ipc_read got = ipc_reader_step(&channel->reader, channel->fd, &msg, &err);
     if (got == IPC_READ_AGAIN)
         return false;
+    if (got == IPC_READ_MESSAGE && fault_role("ipc.receive")) {
+        err_set(&err, (uint32_t)VSS_E_UNEXPECTED, NULL, "message between processes: fault injected");
+        got = IPC_READ_ERROR;
+    }
     if (got != IPC_READ_MESSAGE)
         return channel_call_closed(channel, got == IPC_READ_ERROR ? &err : NULL);
     channel->in_callback = true;
@@ -220,7 +236,7 @@ void ipc_channel_send(struct ipc_channel *channel, const json_t *msg, const int 
 {
     if (channel->failed || channel->freed)
         return;
-    struct ipc_frame *frame = ipc_frame_new(msg, fds, n_fds, &channel->failure);
+    struct ipc_frame *frame = fault_role("ipc.send") ? NULL : ipc_frame_new(msg, fds, n_fds, &channel->failure);
     if (!frame) {
         channel->failed = true; /* a message is missing: the conversation is broken */
         loop_timer_set(channel->failing, 0);

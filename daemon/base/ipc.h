@@ -14,7 +14,7 @@ enum { IPC_MESSAGE_MAX = 16 * 1024 * 1024, IPC_FDS_MAX = 32 };
 int ipc_pair(int ret_fds[2], struct err *err);
 
 /* --- blocking form (worker, agent's children, movers) --- */
-/* Sends msg (borrowed) and duplicates of fds. SIGPIPE-free. */
+/* Sends msg (borrowed) and duplicates of fds. SIGPIPE-free. Fails when the peer takes nothing for 30 s. */
 int ipc_send(int fd, const json_t *msg, const int *fds, size_t n_fds, struct err *err);
 /* Waits up to timeout_ms (-1 = for ever). ret_msg: new reference. Returns 1 message, 0 end-of-file,
  * -1 error or time-out (hr VSS_E_WRITERERROR_TIMEOUT). Received fds are close-on-exec; *n_fds in: room, out: count. */

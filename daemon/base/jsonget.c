@@ -23,6 +23,26 @@ bool json_bool(const json_t *object, const char *key, bool fallback)
     return json_is_boolean(value) ? json_is_true(value) : fallback;
 }
 
+bool json_has_string(const json_t *array, const char *text)
+{
+    size_t i;
+    const json_t *item;
+    json_array_foreach(array, i, item)
+        if (json_is_string(item) && strcmp(json_string_value(item), text) == 0)
+            return true;
+    return false;
+}
+
+json_t *json_find(const json_t *array, const char *key, const char *text)
+{
+    size_t i;
+    json_t *item;
+    json_array_foreach(array, i, item)
+        if (str_eq(json_str(item, key, ""), text))
+            return item;
+    return NULL;
+}
+
 /* NULL when text is well-formed as it is; otherwise a repaired copy that the caller frees. */
 static char *text_repaired(const char *text)
 {
@@ -67,4 +87,14 @@ void json_add(json_t *array, json_t *value)
 {
     if (json_array_append_new(array, value ? value : json_null()) != 0)
         abort();
+}
+
+char *json_line(const json_t *value)
+{
+    size_t size = json_dumpb(value, NULL, 0, JSON_SHOWN);
+    char *text = mem_new(size + 2);
+
+    json_dumpb(value, text, size, JSON_SHOWN);
+    text[size] = '\n'; /* for people with curl */
+    return text;
 }

@@ -53,9 +53,16 @@ json_t *json_parse_strict(const char *text, size_t length, size_t max_depth, str
 const char *json_str(const json_t *object, const char *key, const char *fallback);
 int64_t json_int(const json_t *object, const char *key, int64_t fallback);
 bool json_bool(const json_t *object, const char *key, bool fallback);
+bool json_has_string(const json_t *array, const char *text);
+/* The first object of the array whose member key is that text ("" is also that of one without it); NULL when there is none. Borrowed. */
+json_t *json_find(const json_t *array, const char *key, const char *text);
 /* object[key] = value, value's reference is taken; aborts on out of memory. The only setter that the house uses. */
 void json_put(json_t *object, const char *key, json_t *value);
 void json_add(json_t *array, json_t *value);
 /* Both setters: a NULL value (json_string refuses text that is not UTF-8) is stored as null. Use json_text for
  * text that comes from outside (file names, messages of other programs): bytes that are not UTF-8 become U+FFFD. */
 json_t *json_text(const char *text);
+/* Compact JSON and a newline, as replies carry it; malloc'ed. */
+char *json_line(const json_t *value);
+/* How what is shown is written: 0.922, and not 0.92200000000000004. */
+#define JSON_SHOWN (JSON_COMPACT | JSON_REAL_PRECISION(15))

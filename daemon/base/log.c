@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,17 +13,15 @@
 #include "base/clock.h"
 #include "base/utf8.h"
 
-/* A line is at most PIPE_BUF (4096, POSIX), so that lines of our processes on one pipe never mix. */
-enum { LOG_LINE_MAX = 4096 };
-
 struct line {
-    char text[LOG_LINE_MAX];
+    char text[LOG_BYTES_MAX];
     size_t used;
 };
 
 static const char *log_role = "quiesced";
 static enum log_level log_most = LOG_LEVEL_INFO;
-static bool log_to_journal;
+static bool journal;
+static bool marked; /* our logger reads it: fields and text are told apart by marks that no value has */
 
 void log_init(const char *role, enum log_level most)
 {
@@ -33,11 +32,22 @@ void log_init(const char *role, enum log_level most)
     const char *stream = getenv("JOURNAL_STREAM");
     struct stat own;
     char expected[48];
-    log_to_journal = false;
+    journal = marked = false;
     if (stream && fstat(STDERR_FILENO, &own) == 0) {
         snprintf(expected, sizeof(expected), "%ju:%ju", (uintmax_t)own.st_dev, (uintmax_t)own.st_ino);
-        log_to_journal = strcmp(stream, expected) == 0;
+        journal = strcmp(stream, expected) == 0;
+        marked = journal && S_ISFIFO(own.st_mode); /* journald's own stream is a socket */
     }
+}
+
+bool log_to_journal(void)
+{
+    return journal;
+}
+
+const char *log_role_name(void)
+{
+    return log_role;
 }
 
 /* Leaves one byte for the line feed. What does not fit is cut between characters. */
@@ -53,6 +63,12 @@ static bool line_bytes(struct line *line, const char *bytes, size_t length)
 static void line_raw(struct line *line, const char *text)
 {
     line_bytes(line, text, strlen(text));
+}
+
+/* What stands before a field, or before the text. */
+static void line_mark(struct line *line, char mark)
+{
+    line_bytes(line, marked ? &mark : " ", 1);
 }
 
 /* Control characters (C0, DEL, C1) and bytes that are no UTF-8 are written as escapes: neither a second line nor a
@@ -90,12 +106,22 @@ static void line_value(struct line *line, const char *name, const char *value)
         return;
     static const char plain[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:/@+-";
     bool quoted = value[strspn(value, plain)] != '\0';
-    line_raw(line, " ");
+    line_mark(line, LOG_FIELD);
     line_raw(line, name);
     line_raw(line, quoted ? "=\"" : "=");
     line_escaped(line, value, quoted);
     if (quoted)
         line_raw(line, "\"");
+}
+
+static _Thread_local struct {
+    char request_id[65], trace_id[33];
+} adopted;
+
+void log_adopt(const char *request_id, const char *trace_id)
+{
+    snprintf(adopted.request_id, sizeof(adopted.request_id), "%s", request_id ? request_id : "");
+    snprintf(adopted.trace_id, sizeof(adopted.trace_id), "%s", trace_id ? trace_id : "");
 }
 
 static void line_begin(struct line *line, enum log_level level, const struct log_context *context)
@@ -108,7 +134,7 @@ static void line_begin(struct line *line, enum log_level level, const struct log
     };
     line->used = 0;
     char when[CLOCK_RFC3339_SIZE + 1];
-    if (log_to_journal) {
+    if (journal) {
         snprintf(when, sizeof(when), "<%d>", (int)level);
     } else {
         clock_rfc3339(clock_real_ms(), when);
@@ -118,26 +144,68 @@ static void line_begin(struct line *line, enum log_level level, const struct log
     line_raw(line, log_role);
     line_raw(line, " ");
     line_raw(line, words[level]);
+    static const struct log_context none = {0};
     if (!context)
-        return;
+        context = &none;
     line_value(line, "session", context->session_id);
     line_value(line, "job", context->job_id);
-    line_value(line, "request", context->request_id);
+    line_value(line, "request", context->request_id ? context->request_id : adopted.request_id);
+    line_value(line, "trace", context->request_id ? context->trace_id : adopted.trace_id);
     line_value(line, "writer", context->writer);
+}
+
+/* --- lines that found no room --- */
+
+/* Standard error may be a pipe that does not block (serve's, to the logger): a line is written whole or dropped. */
+static struct {
+    pthread_mutex_t mutex;
+    size_t n;
+    int64_t since_ms;
+} dropped = {.mutex = PTHREAD_MUTEX_INITIALIZER};
+
+/* False when there was no room. */
+static bool write_out(const struct line *line)
+{
+    ssize_t n;
+    do
+        n = write(STDERR_FILENO, line->text, line->used);
+    while (n < 0 && errno == EINTR);
+    return n >= 0 || errno != EAGAIN;
+}
+
+/* The first line that gets through says what is missing before it. */
+static void tell_dropped(void)
+{
+    struct line line;
+    char since[CLOCK_RFC3339_SIZE], text[96];
+    snprintf(text, sizeof(text), "%zu lines were dropped since %s: the log did not take them", dropped.n,
+             clock_rfc3339(dropped.since_ms, since));
+    line_begin(&line, LOG_LEVEL_WARNING, NULL);
+    line_mark(&line, LOG_TEXT);
+    line_raw(&line, text);
+    line.text[line.used++] = '\n';
+    if (write_out(&line))
+        dropped.n = 0;
 }
 
 static void line_end(struct line *line)
 {
     line->text[line->used++] = '\n';
-    while (write(STDERR_FILENO, line->text, line->used) < 0 && errno == EINTR)
-        ;
+    pthread_mutex_lock(&dropped.mutex);
+    if (dropped.n > 0)
+        tell_dropped();
+    if (dropped.n > 0 || !write_out(line)) {
+        if (dropped.n++ == 0)
+            dropped.since_ms = clock_real_ms();
+    }
+    pthread_mutex_unlock(&dropped.mutex);
 }
 
 void log_line(enum log_level level, const struct log_context *context, const char *fmt, ...)
 {
     if (level > log_most)
         return;
-    char text[LOG_LINE_MAX];
+    char text[LOG_BYTES_MAX];
     va_list args;
     va_start(args, fmt);
     if (vsnprintf(text, sizeof(text), fmt, args) < 0)
@@ -145,7 +213,7 @@ void log_line(enum log_level level, const struct log_context *context, const cha
     va_end(args);
     struct line line;
     line_begin(&line, level, context);
-    line_raw(&line, " ");
+    line_mark(&line, LOG_TEXT);
     line_escaped(&line, text, false);
     line_end(&line);
 }
@@ -154,7 +222,7 @@ void log_err(enum log_level level, const struct log_context *context, const stru
 {
     if (level > log_most)
         return;
-    char text[LOG_LINE_MAX];
+    char text[LOG_BYTES_MAX];
     va_list args;
     va_start(args, fmt);
     if (vsnprintf(text, sizeof(text), fmt, args) < 0)
@@ -163,7 +231,7 @@ void log_err(enum log_level level, const struct log_context *context, const stru
     struct line line;
     line_begin(&line, level, context);
     line_value(&line, "code", hresult_name(err->hr));
-    line_raw(&line, " ");
+    line_mark(&line, LOG_TEXT);
     line_escaped(&line, text, false);
     if (err->text[0]) {
         line_raw(&line, text[0] ? ": " : "");

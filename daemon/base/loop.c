@@ -48,6 +48,7 @@ struct loop {
     struct loop_timer **heap; /* a binary heap: thousands of leases and deadlines are normal */
     size_t heap_used, heap_room;
     uint64_t sequence;
+    struct histogram turn_times;
     unsigned turns; /* how many turns are on the stack (a callback may run the loop itself) */
     struct loop_io *removed;
     bool quit;
@@ -293,6 +294,7 @@ int loop_run(struct loop *loop)
         if (n < 0 && errno != EINTR)
             die("wait for events");
         loop->turns++;
+        int64_t began_us = clock_mono_us();
         for (int i = 0; i < n && !loop->quit; i++) {
             struct loop_io *io = events[i].data.ptr;
             if (!io->removed)
@@ -301,9 +303,15 @@ int loop_run(struct loop *loop)
         run_timers(loop);
         if (--loop->turns == 0)
             free_removed(loop);
+        histogram_add(&loop->turn_times, &histogram_latency_bounds, (double)(clock_mono_us() - began_us) / 1e6);
     }
     loop->quit = false; /* the loop may be run again, for instance to drain */
     return loop->code;
+}
+
+const struct histogram *loop_turn_times(const struct loop *loop)
+{
+    return &loop->turn_times;
 }
 
 void loop_quit(struct loop *loop, int code)

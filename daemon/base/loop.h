@@ -5,6 +5,8 @@
 #include <stdint.h>
 #include <sys/epoll.h>
 
+#include "base/histogram.h"
+
 struct loop;
 struct loop_io;
 struct loop_timer;
@@ -18,6 +20,8 @@ void loop_free(struct loop *loop);
 /* Runs until loop_quit; returns the quit code. */
 int loop_run(struct loop *loop);
 void loop_quit(struct loop *loop, int code);
+/* How long its turns took, in seconds by histogram_latency_bounds: an event that came meanwhile waited up to that long. */
+const struct histogram *loop_turn_times(const struct loop *loop);
 
 /* The fd stays the caller's. A source may be removed from inside any callback, its own included. */
 struct loop_io *loop_io_add(struct loop *loop, int fd, uint32_t epoll_events, loop_io_fn fn, void *arg);

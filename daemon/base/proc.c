@@ -1,6 +1,7 @@
 #include "base/proc.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
 #include <pwd.h>
@@ -108,6 +109,31 @@ bool proc_reap(pid_t pid, int pidfd, int timeout_ms, int *ret_status)
     return true;
 }
 
+bool proc_stopped(pid_t pid)
+{
+    siginfo_t info = {0};
+    return waitid(P_PID, (id_t)pid, &info, WSTOPPED | WNOHANG | WNOWAIT) == 0 && info.si_pid == pid;
+}
+
+/* /proc/PID/status: pending signals of the thread and of the process, one bit for each, SIGHUP the lowest. */
+bool proc_kill_pending(pid_t pid)
+{
+    static const char *const masks[] = {"\nSigPnd:\t", "\nShdPnd:\t"};
+    char path[64], text[8192];
+    size_t length = 0;
+    str_format(path, sizeof(path), "/proc/%d/status", (int)pid);
+    AUTO_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
+    for (ssize_t n; fd >= 0 && length < sizeof(text) - 1 && (n = read(fd, text + length, sizeof(text) - 1 - length)) > 0; length += (size_t)n)
+        ;
+    text[length] = '\0';
+    for (size_t i = 0; i < ELEMENTS(masks); i++) {
+        const char *mask = strstr(text, masks[i]);
+        if (mask && (strtoull(mask + strlen(masks[i]), NULL, 16) >> (SIGKILL - 1) & 1))
+            return true;
+    }
+    return false;
+}
+
 char *proc_status_text(int status, char *ret, size_t size)
 {
     if (WIFEXITED(status)) {
@@ -120,4 +146,16 @@ char *proc_status_text(int status, char *ret, size_t size)
         str_format(ret, size, "status 0x%x", (unsigned)status);
     }
     return ret;
+}
+
+bool proc_find_program(const char *name, char *ret)
+{
+    char here[PATH_MAX];
+    str_copy(here, sizeof(here), proc_self_path());
+    char *slash = strrchr(here, '/');
+    if (slash)
+        *slash = '\0';
+    return (str_format(ret, PATH_MAX, "%s/%s", here, name) && access(ret, X_OK) == 0) ||
+           (str_format(ret, PATH_MAX, "%s/../libexec/quiesced/%s", here, name) && access(ret, X_OK) == 0) ||
+           (str_format(ret, PATH_MAX, QUIESCED_LIBEXEC_DIR "/%s", name) && access(ret, X_OK) == 0);
 }

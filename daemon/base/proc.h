@@ -38,7 +38,13 @@ int proc_spawn(const struct proc_spec *spec, pid_t *ret_pid, int *ret_pidfd, str
 void proc_kill_group(pid_t pid);
 /* Reaps pid, waiting up to timeout_ms (-1 for ever); true when it is gone. ret_status as of waitpid, may be NULL. */
 bool proc_reap(pid_t pid, int pidfd, int timeout_ms, int *ret_status);
+/* Is our child stopped (SIGSTOP, job control) at this moment? Its exit stays to be reaped. */
+bool proc_stopped(pid_t pid);
+/* Was it killed (SIGKILL) and does not end, since its main thread waits in the kernel for what does not answer? Its other threads are gone. */
+bool proc_kill_pending(pid_t pid);
 /* "exit status 3", "signal 9 (Killed)". Static buffer per call site not needed: writes into ret. */
 char *proc_status_text(int status, char *ret, size_t size);
+/* An executable of ours that comes with this one: beside it, or where an installation puts it (libexec/quiesced). false: there is none. ret: PATH_MAX. */
+bool proc_find_program(const char *name, char *ret);
 /* Path of the running binary (/proc/self/exe resolved once at start). Static storage. */
 const char *proc_self_path(void);

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/fault.h"
 #include "base/str.h"
 
 enum spawn_step { STEP_FDS, STEP_GROUP, STEP_IDENTITY, STEP_PRIVILEGES, STEP_DIRECTORY, STEP_EXEC };
@@ -232,6 +233,8 @@ int proc_spawn(const struct proc_spec *spec, pid_t *ret_pid, int *ret_pidfd, str
     CLEANUP(plan_free)
     struct spawn_plan plan = {.spec = spec, .environment = spec->environment ? spec->environment : minimal,
                               .parent = getpid()};
+    if (fault_role("spawn"))
+        return err_errno(err, (uint32_t)E_OUTOFMEMORY, EAGAIN, NULL, "%s: cannot fork", spec->argv[0]);
     if (plan_identity(&plan, err) != 0)
         return -1;
     plan_fds(&plan);

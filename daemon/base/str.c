@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/fault.h"
+
 bool str_eq(const char *a, const char *b)
 {
     return a == b || (a && b && strcmp(a, b) == 0);
@@ -71,7 +73,7 @@ bool str_to_int(const char *text, int64_t min, int64_t max, int64_t *ret_value)
 
 void *mem_new(size_t size)
 {
-    void *p = calloc(1, size ? size : 1);
+    void *p = fault_allocation() ? NULL : calloc(1, size ? size : 1);
     if (!p)
         abort();
     return p;

@@ -1,14 +1,18 @@
 /* The validator: the tables of conf_spec.c, and the rules between members that no table can say. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/str.h"
 #include "conf/conf.h"
 #include "conf/conf_spec.h"
+#include "conf/known_tokens.h"
 #include "conf/listen.h"
 #include "conf/yaml_load.h"
+#include "model/addresses.h"
 
 enum { FAULTS_AT_ONCE = 64 };
 
@@ -17,6 +21,7 @@ struct check {
     const json_t *lines;
     const char *file;
     json_t *faults;
+    struct err *first; /* NULL, or the first of them, with its pointer */
 };
 
 /* --- reporting --- */
@@ -72,6 +77,10 @@ static void report(struct check *check, const char *pointer, const char *reason,
         str_format(place, sizeof(place), "%s: ", check->file);
     AUTO_FREE char *text = str_new("%s%s%s%s%s%s%s", place, member, *member ? ": " : "", reason,
                                    hint && *hint ? " (" : "", hint ? hint : "", hint && *hint ? ")" : "");
+    if (check->first && json_array_size(check->faults) == 0) {
+        err_invalid(check->first, pointer, "%s", reason);
+        str_copy(check->first->hint, sizeof(check->first->hint), hint ? hint : "");
+    }
     json_t *fault = json_string(text);
     json_add(check->faults, fault ? fault : json_string("a member's name is not UTF-8"));
 }
@@ -245,6 +254,8 @@ static void check_tls(struct check *check)
     if (!certificate != !key)
         report(check, certificate ? "/tls/certificate" : "/tls/key",
                certificate ? "needs tls.key" : "needs tls.certificate", "give both, or neither to use the private CA");
+    if (json_object_get(tls, "client_crl") && !json_object_get(tls, "client_ca"))
+        report(check, "/tls/client_crl", "needs tls.client_ca", "the private CA's certificates are revoked over the API");
     json_array_foreach(json_object_get(tls, "hostnames"), i, name)
     {
         AUTO_FREE char *pointer = str_new("/tls/hostnames/%zu", i);
@@ -263,6 +274,13 @@ static void check_writers(struct check *check)
     {
         const char *connection = json_str(writer, "connection", "");
         const json_t *command = json_array_get(json_object_get(writer, "command"), 0);
+        bool reached = !json_object_get(writer, "socket") != !json_object_get(writer, "host");
+        const char *type = json_str(writer, "type", "");
+        if ((str_eq(type, "mariadb") || str_eq(type, "redis")) && !reached) {
+            AUTO_FREE char *pointer = str_new("/writers/%zu", i);
+            report(check, pointer, "needs exactly one of socket and host",
+                   "a server of this machine is best reached by its socket");
+        }
         if (json_is_string(command) && !path_is_canonical(json_string_value(command))) {
             AUTO_FREE char *pointer = str_new("/writers/%zu/command/0", i);
             report(check, pointer, "must be an absolute path", "no shell and no PATH search is involved");
@@ -275,6 +293,111 @@ static void check_writers(struct check *check)
     }
 }
 
+/* "rest:http://user:secret@host/": is there something between colon and at? */
+static bool holds_password(const char *url)
+{
+    const char *place = strstr(url, "://");
+    if (!place)
+        return false;
+    place += 3;
+    const char *at = memrchr(place, '@', strcspn(place, "/"));
+    return at && memchr(place, ':', (size_t)(at - place));
+}
+
+static void check_restic(struct check *check, const json_t *repository, const char *pointer)
+{
+    static const char *const places[] = {"path", "url", "url_file"};
+    size_t given = 0;
+    for (size_t i = 0; i < ELEMENTS(places); i++)
+        given += json_object_get(repository, places[i]) != NULL;
+    if (given != 1)
+        report(check, pointer, "needs exactly one of path, url and url_file", "url: what follows restic's -r; url_file: a file that holds it");
+}
+
+static void check_borg(struct check *check, const json_t *repository, const char *pointer)
+{
+    const char *url = json_str(repository, "url", NULL);
+    AUTO_FREE char *at_url = str_new("%s/url", pointer);
+    AUTO_FREE char *at_rate = str_new("%s/limits/bandwidth_bytes_per_second", pointer);
+    if (!json_object_get(repository, "path") == !json_object_get(repository, "url"))
+        report(check, pointer, "needs exactly one of path and url", "url: ssh://user@host/path");
+    if (url && !str_starts(url, "ssh://"))
+        report(check, at_url, "must be ssh://[user@]host[:port]/path", "a repository on this host is a path");
+    if (!url && json_object_get(json_object_get(repository, "limits"), "bandwidth_bytes_per_second"))
+        report(check, at_rate, "needs a url", "borg limits only what it sends elsewhere; for a disk of this host there is io_class");
+}
+
+/* What quiesced itself would have to encrypt, it does not: docs/movers/archive.md. */
+static void check_encrypt(struct check *check, const json_t *repository, const char *pointer)
+{
+    const json_t *encrypt = json_object_get(repository, "encrypt");
+    bool archive = str_eq(json_str(repository, "mover", ""), "archive");
+    AUTO_FREE char *below = str_new("%s/encrypt", pointer);
+    if (archive && json_is_true(encrypt))
+        report(check, below, "archives are not encrypted", "use the mover restic or borg: they encrypt all that they store");
+    if (!archive && json_is_false(encrypt))
+        report(check, below, "restic and borg encrypt always", "the mover archive does not");
+}
+
+const char *conf_repository_place(const json_t *repository)
+{
+    const char *path = json_str(repository, "path", NULL), *url = json_str(repository, "url", NULL);
+    if (!path && url && str_starts(url, "local:")) /* restic's word for a path */
+        url += strlen("local:");
+    if (!path)
+        path = url;
+    return path && path_is_canonical(path) ? path : NULL;
+}
+
+const json_t *conf_repository_shares(const json_t *repository, const json_t *others, size_t n)
+{
+    const char *path = conf_repository_place(repository);
+    for (size_t i = 0; path && i < n; i++) {
+        const json_t *other = json_array_get(others, i);
+        const char *theirs = conf_repository_place(other);
+        if (theirs && !str_eq(json_str(other, "name", ""), json_str(repository, "name", "")) &&
+            (path_beneath(path, theirs) || path_beneath(theirs, path)))
+            return other;
+    }
+    return NULL;
+}
+
+const char *conf_root_within(const json_t *roots, const json_t *repository)
+{
+    const char *path = conf_repository_place(repository);
+    size_t i;
+    const json_t *root;
+    json_array_foreach(roots, i, root)
+        if (path && json_is_string(root) && path_beneath(json_string_value(root), path))
+            return json_string_value(root);
+    return NULL;
+}
+
+/* Two in one place, or one within another, would take each other's files for their own; a restore would write over backups. */
+static void check_places(struct check *check, const json_t *repository, size_t at)
+{
+    const json_t *repositories = json_object_get(check->config, "repositories");
+    const json_t *roots = json_object_get(json_object_get(check->config, "restore"), "roots");
+    const json_t *other = conf_repository_shares(repository, repositories, at);
+    size_t i;
+    const json_t *root;
+    if (other) {
+        AUTO_FREE char *pointer = str_new("/repositories/%zu/%s", at, json_object_get(repository, "path") ? "path" : "url");
+        AUTO_FREE char *reason = str_new("%s and %s, the path of repository %s, are the same or one within the other", conf_repository_place(repository),
+                                         conf_repository_place(other), json_str(other, "name", ""));
+        report(check, pointer, reason, "each repository needs a directory of its own");
+    }
+    json_array_foreach(roots, i, root)
+    {
+        const char *path = conf_repository_place(repository);
+        if (!path || !json_is_string(root) || !path_beneath(json_string_value(root), path))
+            continue;
+        AUTO_FREE char *pointer = str_new("/restore/roots/%zu", i);
+        AUTO_FREE char *reason = str_new("%s lies in the repository %s", json_string_value(root), json_str(repository, "name", ""));
+        report(check, pointer, reason, "a restore would write among the backups: name another directory");
+    }
+}
+
 static void check_repositories(struct check *check)
 {
     size_t i;
@@ -282,28 +405,58 @@ static void check_repositories(struct check *check)
 
     json_array_foreach(json_object_get(check->config, "repositories"), i, repository)
     {
+        const char *mover = json_str(repository, "mover", "");
+        const json_t *limits = json_object_get(repository, "limits");
         AUTO_FREE char *pointer = str_new("/repositories/%zu", i);
-        if (str_eq(json_str(repository, "mover", ""), "restic") &&
-            !json_object_get(repository, "path") == !json_object_get(repository, "url"))
-            report(check, pointer, "needs exactly one of path and url", "url: what follows restic's -r");
+        AUTO_FREE char *at_url = str_new("%s/url", pointer);
+        AUTO_FREE char *at_priority = str_new("%s/limits/io_priority", pointer);
+        if (str_eq(mover, "restic"))
+            check_restic(check, repository, pointer);
+        if (str_eq(mover, "borg"))
+            check_borg(check, repository, pointer);
+        check_encrypt(check, repository, pointer);
+        check_places(check, repository, i);
+        if (holds_password(json_str(repository, "url", "")))
+            report(check, at_url, "must hold no password", "secrets only by reference: restic's url_file, or ssh keys");
+        if (str_eq(json_str(limits, "io_class", ""), "idle") && json_object_get(limits, "io_priority"))
+            report(check, at_priority, "means nothing with io_class idle", "leave it out, or take best-effort");
     }
+}
+
+static void check_hash(struct check *check, const char *principal, const char *hash)
+{
+    AUTO_FREE char *pointer = str_new("%s/token_sha256", principal);
+    const char *word = known_token(hash);
+    if (strspn(hash, "0123456789abcdefABCDEF") != strlen(hash))
+        report(check, pointer, "must be hexadecimal", "printf %s TOKEN | sha256sum");
+    if (!word)
+        return;
+    AUTO_FREE char *reason = *word ? str_new("is the SHA-256 of the word \"%s\": anybody would guess this token", word)
+                                   : str_new("is the SHA-256 of nothing at all");
+    report(check, pointer, reason, "make a token with openssl rand -hex 32 | tr -d '\\n' > FILE, and its hash with sha256sum FILE");
 }
 
 static void check_principals(struct check *check)
 {
+    static const char *const credentials[] = {"token_sha256", "certificate", "user", "group"};
     size_t i;
     json_t *principal;
 
     json_array_foreach(json_object_get(check->config, "principals"), i, principal)
     {
+        size_t given = 0;
+        for (size_t k = 0; k < ELEMENTS(credentials); k++)
+            given += json_object_get(principal, credentials[k]) != NULL;
         const char *hash = json_str(principal, "token_sha256", NULL);
         AUTO_FREE char *pointer = str_new("/principals/%zu", i);
-        if (json_is_object(principal) && !hash == !json_object_get(principal, "certificate"))
-            report(check, pointer, "needs exactly one of token_sha256 and certificate", NULL);
-        if (hash && strspn(hash, "0123456789abcdefABCDEF") != strlen(hash)) {
-            AUTO_FREE char *below = str_new("%s/token_sha256", pointer);
-            report(check, below, "must be hexadecimal", "printf %s TOKEN | sha256sum");
+        if (json_is_object(principal) && given != 1)
+            report(check, pointer, "needs exactly one of token_sha256, certificate, user and group", NULL);
+        if (json_object_get(principal, "paths") && !str_eq(json_str(principal, "role", ""), "operator")) {
+            AUTO_FREE char *below = str_new("%s/paths", pointer);
+            report(check, below, "is for the role operator alone", "Who is confined to paths may take snapshots of these, and nothing else.");
         }
+        if (hash)
+            check_hash(check, pointer, hash);
     }
 }
 
@@ -312,14 +465,33 @@ static void check_run_as(struct check *check)
     static const char *const refused[] = {"root", "nobody"};
     const json_t *run_as = json_object_get(check->config, "run_as");
     const char *front = json_str(run_as, "front", NULL), *core = json_str(run_as, "core", NULL);
+    const char *courier = json_str(run_as, "courier", NULL);
 
     if (front && str_eq(front, core))
         report(check, "/run_as/core", "is the same user as run_as.front", "each role needs a user of its own");
+    if (courier && (str_eq(courier, front) || str_eq(courier, core)))
+        report(check, "/run_as/courier", "is the user of another role", "each role needs a user of its own");
     for (size_t i = 0; i < ELEMENTS(refused); i++) {
         if (str_eq(front, refused[i]))
             report(check, "/run_as/front", "must be a system user of its own", "for example quiesced-front");
         if (str_eq(core, refused[i]))
             report(check, "/run_as/core", "must be a system user of its own", "for example quiesced");
+        if (str_eq(courier, refused[i]))
+            report(check, "/run_as/courier", "must be a system user of its own", "for example quiesced-courier");
+    }
+}
+
+static void check_webhooks(struct check *check)
+{
+    size_t i;
+    const json_t *block;
+
+    json_array_foreach(json_object_get(json_object_get(check->config, "webhooks"), "allow_private"), i, block)
+    {
+        char below[64];
+        str_format(below, sizeof(below), "/webhooks/allow_private/%zu", i);
+        if (json_is_string(block) && !address_block_valid(json_string_value(block)))
+            report(check, below, "must be an address or a block of addresses", "for example 10.0.0.0/8");
     }
 }
 
@@ -331,10 +503,30 @@ static void check_names(struct check *check)
         check_unique(check, lists[i]);
 }
 
+int conf_repository_check(const json_t *repository, struct err *err)
+{
+    static const char list[] = "/repositories/0";
+    struct err first = {0};
+    AUTO_JSON json_t *config = json_pack("{s:[O]}", "repositories", repository);
+    AUTO_JSON json_t *faults = json_array();
+    struct check check = {.config = config, .faults = faults, .first = &first};
+
+    for (size_t i = 0; i < conf_n_kinds; i++)
+        check_kinds(&check, &conf_kinds[i]);
+    check_repositories(&check);
+    if (json_array_size(faults) == 0)
+        return 0;
+    const char *below = first.pointer + (str_starts(first.pointer, list) ? strlen(list) : 0);
+    err_invalid(err, below, "repository %s: %s%s%s", json_str(repository, "name", ""), *below ? below + 1 : "", *below ? ": " : "", first.text);
+    if (err)
+        str_copy(err->hint, sizeof(err->hint), first.hint);
+    return -1;
+}
+
 json_t *conf_faults(const json_t *config, const json_t *lines, const char *file)
 {
     static void (*const rules[])(struct check *) = {check_names,        check_listen,     check_tls,   check_writers,
-                                                    check_repositories, check_principals, check_run_as};
+                                                    check_repositories, check_principals, check_run_as, check_webhooks};
     struct check check = {.config = config, .lines = lines, .file = file, .faults = json_array()};
 
     check_table(&check, &conf_spec, config, "");
@@ -342,5 +534,46 @@ json_t *conf_faults(const json_t *config, const json_t *lines, const char *file)
         check_kinds(&check, &conf_kinds[i]);
     for (size_t i = 0; i < ELEMENTS(rules); i++)
         rules[i](&check);
+    return check.faults;
+}
+
+json_t *conf_file_faults(const json_t *config, const json_t *lines, const char *file)
+{
+    static const char *const names[] = {"certificate", "key", "client_ca", "client_crl"};
+    struct check check = {.config = config, .lines = lines, .file = file, .faults = json_array()};
+
+    for (size_t i = 0; i < ELEMENTS(names); i++) {
+        const char *path = json_str(json_object_get(config, "tls"), names[i], NULL);
+        AUTO_FD int fd = path ? open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK) : -1;
+        if (!path || fd >= 0)
+            continue;
+        int why = errno;
+        AUTO_FREE char *reason = str_new("cannot open %s: %s", path, strerror(why));
+        AUTO_FREE char *pointer = str_new("/tls/%s", names[i]);
+        report(&check, pointer, reason, why == EACCES ? "check it as the user who runs the daemon" : "");
+    }
+    return check.faults;
+}
+
+/* A member of an entry that names a file which is read at each use, and is not there. */
+static void look_for(struct check *check, const char *list, size_t at, const char *member)
+{
+    const char *path = json_str(json_array_get(json_object_get(check->config, list), at), member, NULL);
+    if (!path || access(path, F_OK) == 0 || (errno != ENOENT && errno != ENOTDIR))
+        return;
+    AUTO_FREE char *pointer = str_new("/%s/%zu/%s", list, at, member);
+    AUTO_FREE char *reason = str_new("warning: there is no file %s", path);
+    report(check, pointer, reason, "the daemon starts without it, and whatever needs it fails");
+}
+
+json_t *conf_file_warnings(const json_t *config, const json_t *lines, const char *file)
+{
+    static const char *const lists[] = {"writers", "repositories"}, *const members[] = {"password_file", "url_file"};
+    struct check check = {.config = config, .lines = lines, .file = file, .faults = json_array()};
+
+    for (size_t l = 0; l < ELEMENTS(lists); l++)
+        for (size_t i = 0; i < json_array_size(json_object_get(config, lists[l])); i++)
+            for (size_t m = 0; m < ELEMENTS(members); m++)
+                look_for(&check, lists[l], i, members[m]);
     return check.faults;
 }

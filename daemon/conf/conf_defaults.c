@@ -12,17 +12,28 @@
 static const char defaults_text[] =
     "{\"listen\":[\"127.0.0.1:8877\",\"[::1]:8877\"],"
     "\"tls\":{\"hostnames\":[]},"
+    "\"socket\":{\"enabled\":true},"
     "\"log\":{},"
     "\"writers\":[],"
     "\"providers\":{\"copy\":{}},"
     "\"repositories\":[],"
     "\"restore\":{\"roots\":[]},"
-    "\"run_as\":{\"front\":\"quiesced-front\",\"core\":\"quiesced\"},"
-    "\"limits\":{\"freeze_seconds\":60,\"lease_seconds\":1800,\"jobs\":1000,"
+    "\"expose\":{\"roots\":[]},"
+    "\"run_as\":{\"front\":\"quiesced-front\",\"core\":\"quiesced\",\"courier\":\"quiesced-courier\"},"
+    "\"limits\":{\"freeze_seconds\":60,\"lease_seconds\":1800,\"jobs\":1000,\"sessions\":500,\"snapshots_per_volume\":512,"
     "\"writer_seconds\":{\"identify\":10,\"prepare_backup\":300,\"prepare_snapshot\":60,\"post_snapshot\":60,"
     "\"backup_complete\":60,\"abort\":10,\"backup_shutdown\":10,\"pre_restore\":600,\"post_restore\":600},"
-    "\"drain_seconds\":10,\"connections\":10000,\"handshake_seconds\":10},"
-    "\"retention\":{\"jobs\":100000,\"days\":30},"
+    "\"drain_seconds\":10,\"connections\":10000,\"connections_per_address\":5000,\"handshakes\":2000,"
+    "\"handshake_seconds\":10,\"head_seconds\":20,\"stall_seconds\":30,\"least_bytes_per_second\":100,"
+    "\"head_bytes\":6656,\"headers\":64,\"body_bytes\":4194304,\"watchdog_seconds\":20,"
+    "\"login_seconds\":43200,\"login_idle_seconds\":1800,"
+    "\"wrong_credentials\":20,\"address_requests_per_second\":50000,\"principal_requests_per_second\":20000,"
+    "\"streams\":4096,\"streams_per_principal\":256,\"waits_per_principal\":6000,\"heartbeat_seconds\":15},"
+    "\"retention\":{\"jobs\":100000,\"days\":30,\"events\":100000},"
+    "\"audit\":{\"seal_seconds\":3600,\"seal_records\":1000},"
+    /* Standard Webhooks 1.0, "Retry schedule": ten attempts over three days, of which the first is at once. */
+    "\"webhooks\":{\"allow_private\":[],\"allow_http\":false,\"timeout_seconds\":15,"
+    "\"retry_seconds\":[5,300,1800,7200,18000,36000,50400,72000,86400],\"disable_after_seconds\":432000,\"log_days\":7},"
     "\"principals\":[]}";
 
 /* Objects are filled member by member; lists are taken as they are. */
@@ -86,13 +97,24 @@ static void redact_url(json_t *entry)
     json_put(entry, "url", json_string(text));
 }
 
-static void redact_writer(json_t *entry)
+static void redact_environment(json_t *entry)
 {
     json_t *environment = json_object_get(entry, "environment"), *value;
     const char *key;
     void *next;
 
     json_object_foreach_safe(environment, next, key, value) json_put(environment, key, json_string(REDACTED));
+}
+
+static void redact_repository(json_t *entry)
+{
+    redact_url(entry);
+    redact_environment(entry);
+}
+
+static void redact_writer(json_t *entry)
+{
+    redact_environment(entry);
     if (strstr(json_str(entry, "connection", ""), "password"))
         json_put(entry, "connection", json_string(REDACTED));
 }
@@ -108,7 +130,7 @@ json_t *conf_redacted(const json_t *config)
     static const struct {
         const char *list;
         void (*redact)(json_t *entry);
-    } rows[] = {{"writers", redact_writer}, {"repositories", redact_url}, {"principals", redact_principal}};
+    } rows[] = {{"writers", redact_writer}, {"repositories", redact_repository}, {"principals", redact_principal}};
     json_t *copy = json_deep_copy(config);
 
     for (size_t i = 0; i < ELEMENTS(rows); i++) {

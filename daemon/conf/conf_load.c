@@ -48,7 +48,8 @@ static json_t *one_fault(const struct err *err)
     return faults;
 }
 
-int conf_read(const char *path, json_t **ret, json_t **ret_faults)
+/* ret_lines: JSON pointer -> line. New references. */
+static int read_with_lines(const char *path, json_t **ret, json_t **ret_lines, json_t **ret_faults)
 {
     AUTO_FREE char *text = NULL;
     AUTO_JSON json_t *config = NULL;
@@ -68,7 +69,15 @@ int conf_read(const char *path, json_t **ret, json_t **ret_faults)
     json_decref(faults);
     conf_defaults(config);
     *ret = TAKE_PTR(config);
+    *ret_lines = TAKE_PTR(lines);
     return 0;
+}
+
+int conf_read(const char *path, json_t **ret, json_t **ret_faults)
+{
+    AUTO_JSON json_t *lines = NULL;
+
+    return read_with_lines(path, ret, &lines, ret_faults);
 }
 
 int conf_load(const char *path, json_t **ret, struct err *err)
@@ -96,17 +105,25 @@ int conf_load(const char *path, json_t **ret, struct err *err)
 
 int conf_check_main(int argc, char **argv)
 {
+    const char *path = argc > 2 ? argv[2] : CONF_FILE;
     AUTO_JSON json_t *config = NULL;
+    AUTO_JSON json_t *lines = NULL;
     AUTO_JSON json_t *faults = NULL;
+    AUTO_JSON json_t *warnings = NULL;
     size_t i;
     json_t *fault;
 
-    if (argc != 3 || argv[2][0] == '-') {
-        fputs("usage: quiesced check-config FILE\n", stderr);
-        return 2;
+    bool help = str_eq(path, "--help") || str_eq(path, "-h");
+    if (argc > 3 || path[0] == '-') {
+        fprintf(help ? stdout : stderr, "usage: quiesced check-config [FILE]\n  FILE  the configuration, by default %s\n", CONF_FILE);
+        return help ? 0 : 2;
     }
-    if (conf_read(argv[2], &config, &faults) == 0)
-        return printf("%s: OK\n", argv[2]) < 0;
+    if (read_with_lines(path, &config, &lines, &faults) == 0)
+        faults = conf_file_faults(config, lines, path);
+    warnings = conf_file_warnings(config, lines, path);
     json_array_foreach(faults, i, fault) fprintf(stderr, "%s\n", json_string_value(fault));
-    return 1;
+    json_array_foreach(warnings, i, fault) fprintf(stderr, "%s\n", json_string_value(fault));
+    if (json_array_size(faults) > 0)
+        return 1;
+    return printf("%s: OK\n", path) < 0;
 }

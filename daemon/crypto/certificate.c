@@ -4,10 +4,12 @@
 #include <openssl/pem.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/str.h"
 #include "crypto/atomic_file.h"
 #include "crypto/hash.h"
+#include "crypto/pki.h"
 
 enum { SECONDS_PER_DAY = 86400, CLOCK_SKEW_SECONDS = 3600, COMMON_NAME_MAX = 64, SERIAL_BYTES = 16 };
 
@@ -87,6 +89,16 @@ bool certificate_worn(const X509 *certificate, int numerator, int denominator)
     int64_t age = seconds_between(X509_get0_notBefore(certificate), NULL);
 
     return age < 0 || life <= 0 || age * denominator > life * numerator;
+}
+
+int64_t certificate_worn_in(const X509 *certificate, int numerator, int denominator)
+{
+    int64_t life = seconds_between(X509_get0_notBefore(certificate), X509_get0_notAfter(certificate));
+    int64_t age = seconds_between(X509_get0_notBefore(certificate), NULL);
+
+    if (certificate_worn(certificate, numerator, denominator))
+        return 0;
+    return (life * numerator / denominator + 1 - age) * 1000; /* a second later it is past the fraction for certain */
 }
 
 int certificate_days_left(const X509 *certificate)
@@ -177,6 +189,49 @@ static BIO *bio_of(const char *text)
     return bio;
 }
 
+EVP_PKEY *certificate_request_key(const char *pem, struct err *err)
+{
+    enum { SECURITY_BITS = 112 }; /* RSA from 2,048 bits on, every curve of today (NIST SP 800-57) */
+    static const char hint[] = "Make one with: openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=x";
+    AUTO_BIO BIO *bio = bio_of(pem);
+    AUTO_REQUEST X509_REQ *request = PEM_read_bio_X509_REQ(bio, NULL, NULL, NULL);
+    EVP_PKEY *key = request ? X509_REQ_get0_pubkey(request) : NULL;
+
+    ERR_clear_error();
+    if (!key)
+        err_set(err, E_INVALIDARG, hint, "is no certificate request in PEM");
+    else if (EVP_PKEY_get_security_bits(key) < SECURITY_BITS)
+        err_set(err, E_INVALIDARG, hint, "its key is too weak (%d bits of security)", EVP_PKEY_get_security_bits(key));
+    else if (X509_REQ_verify(request, key) != 1)
+        err_set(err, E_INVALIDARG, hint, "its own signature is wrong");
+    else
+        return EVP_PKEY_up_ref(key) == 1 ? key : NULL;
+    ERR_clear_error();
+    str_copy(err->pointer, sizeof(err->pointer), "/csr");
+    return NULL;
+}
+
+json_t *certificate_describe(X509 *certificate)
+{
+    uint8_t digest[HASH_SIZE];
+    unsigned size = sizeof(digest);
+    char hex[HASH_HEX_SIZE], *text = NULL;
+    AUTO_BIO BIO *bio = BIO_new(BIO_s_mem());
+    struct tm end = {0};
+
+    if (!bio || !PEM_write_bio_X509(bio, certificate) || X509_digest(certificate, EVP_sha256(), digest, &size) != 1 ||
+        ASN1_TIME_to_tm(X509_get0_notAfter(certificate), &end) != 1)
+        abort();
+    long length = BIO_get_mem_data(bio, &text);
+    BIGNUM *number = ASN1_INTEGER_to_BN(X509_get0_serialNumber(certificate), NULL);
+    char *serial = number ? BN_bn2hex(number) : NULL;
+    json_t *doc = json_pack("{s:s%, s:s, s:s, s:I}", "certificate", text, (size_t)length, "sha256", hash_hex(digest, hex),
+                            "serial", serial ? serial : "", "expires_ms", (json_int_t)timegm(&end) * 1000);
+    OPENSSL_free(serial);
+    BN_free(number);
+    return doc;
+}
+
 int certificate_read(const char *path, X509 **ret, struct err *err)
 {
     AUTO_FREE char *text = NULL;
@@ -228,4 +283,15 @@ int certificate_write_key(const char *path, EVP_PKEY *key, struct err *err)
     if (!bio || !PEM_write_bio_PKCS8PrivateKey(bio, key, NULL, NULL, 0, NULL, NULL))
         return openssl_error(err, path);
     return write_bio(path, 0600, bio, err);
+}
+
+bool pki_certificates_valid(const char *pem)
+{
+    AUTO_BIO BIO *bio = BIO_new_mem_buf(pem, -1);
+    size_t n = 0;
+    for (X509 *certificate; bio && (certificate = PEM_read_bio_X509(bio, NULL, NULL, NULL)); n++)
+        X509_free(certificate);
+    bool at_end = ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE;
+    ERR_clear_error();
+    return n > 0 && at_end;
 }

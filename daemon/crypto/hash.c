@@ -2,7 +2,9 @@
 
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
+#include <openssl/hmac.h>
 #include <openssl/rand.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,9 +20,25 @@ static void must(int ok)
         abort();
 }
 
+/* Looked up once: EVP_sha256() has OpenSSL 3 search its providers, under a lock, for every digest; of a reply's tag that is a third. */
+static EVP_MD *sha256;
+static pthread_once_t sha256_once = PTHREAD_ONCE_INIT;
+
+static void sha256_fetch(void)
+{
+    sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
+    must(sha256 != NULL);
+}
+
+static const EVP_MD *the_sha256(void)
+{
+    must(pthread_once(&sha256_once, sha256_fetch) == 0);
+    return sha256;
+}
+
 void hash_sha256(const void *data, size_t size, uint8_t ret_digest[HASH_SIZE])
 {
-    must(EVP_Digest(data, size, ret_digest, NULL, EVP_sha256(), NULL));
+    must(EVP_Digest(data, size, ret_digest, NULL, the_sha256(), NULL));
 }
 
 char *hash_sha256_hex(const void *data, size_t size, char ret[HASH_HEX_SIZE])
@@ -37,7 +55,7 @@ struct hash *hash_new(void)
 
     hash->context = EVP_MD_CTX_new();
     must(hash->context != NULL);
-    must(EVP_DigestInit_ex(hash->context, EVP_sha256(), NULL));
+    must(EVP_DigestInit_ex(hash->context, the_sha256(), NULL));
     return hash;
 }
 
@@ -49,7 +67,7 @@ void hash_update(struct hash *hash, const void *data, size_t size)
 void hash_final(struct hash *hash, uint8_t ret_digest[HASH_SIZE])
 {
     must(EVP_DigestFinal_ex(hash->context, ret_digest, NULL));
-    must(EVP_DigestInit_ex(hash->context, EVP_sha256(), NULL));
+    must(EVP_DigestInit_ex(hash->context, the_sha256(), NULL));
 }
 
 void hash_free(struct hash *hash)
@@ -104,6 +122,19 @@ void hash_random(void *ret, size_t size)
 bool hash_equal(const void *a, const void *b, size_t size)
 {
     return CRYPTO_memcmp(a, b, size) == 0;
+}
+
+void hash_hmac_sha256(const void *key, size_t key_size, const void *data, size_t size, uint8_t ret_digest[HASH_SIZE])
+{
+    unsigned length = 0;
+    must(HMAC(EVP_sha256(), key, (int)key_size, data, size, ret_digest, &length) && length == HASH_SIZE);
+}
+
+char *hash_base64(const void *data, size_t size)
+{
+    unsigned char *text = mem_new(4 * ((size + 2) / 3) + 1);
+    EVP_EncodeBlock(text, data, (int)size);
+    return (char *)text;
 }
 
 char *hash_base64url(const void *data, size_t size)

@@ -1,5 +1,5 @@
 #pragma once
-/* SHA-256, random bytes and constant-time comparison. OpenSSL stays behind this header; out of memory, or a library
+/* SHA-256, HMAC, random bytes and constant-time comparison. OpenSSL stays behind this header; out of memory, or a library
  * without SHA-256 or randomness, aborts: nothing sensible can be done without them. */
 #include <stdbool.h>
 #include <stddef.h>
@@ -28,5 +28,9 @@ bool hash_from_hex(const char *text, uint8_t ret_digest[HASH_SIZE]);
 void hash_random(void *ret, size_t size);
 /* Compares without telling by its time where the difference is. */
 bool hash_equal(const void *a, const void *b, size_t size);
+/* HMAC (RFC 2104) with SHA-256. */
+void hash_hmac_sha256(const void *key, size_t key_size, const void *data, size_t size, uint8_t ret_digest[HASH_SIZE]);
+/* base64 with padding (RFC 4648 4); malloc'ed, caller frees. */
+char *hash_base64(const void *data, size_t size);
 /* base64url without padding (RFC 4648 5); malloc'ed, caller frees. 32 bytes give 43 characters. */
 char *hash_base64url(const void *data, size_t size);

@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <openssl/err.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -13,6 +14,9 @@
 
 #define TOKEN_PREFIX "qsd1_"
 static const char base64url[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+/* A leaf is issued anew after two thirds of its life. */
+enum { LEAF_WORN = 2, LEAF_LIFE = 3 };
 
 struct ca {
     X509 *certificate;
@@ -40,6 +44,10 @@ int pki_paths(const char *state_dir, struct pki_paths *ret, struct err *err)
         {ret->admin_certificate, "pki/admin.pem"},
         {ret->admin_key, "pki/admin.key"},
         {ret->admin_token, "pki/admin.token"},
+        {ret->audit_key, "pki/audit.key"},
+        {ret->audit_last, "pki/audit.seal"},
+        {ret->audit_certificate, "audit.pem"},
+        {ret->audit_published, "audit.seal"},
     };
 
     for (size_t i = 0; i < ELEMENTS(rows); i++)
@@ -49,6 +57,19 @@ int pki_paths(const char *state_dir, struct pki_paths *ret, struct err *err)
 }
 
 /* --- the CA --- */
+
+/* As `openssl x509 -fingerprint -sha256` and browsers show it: what whoever fetches /ca.pem compares. */
+static void fingerprint(const X509 *certificate, char ret[3 * HASH_SIZE])
+{
+    uint8_t digest[HASH_SIZE];
+    unsigned size = sizeof(digest);
+
+    *ret = '\0';
+    if (X509_digest(certificate, EVP_sha256(), digest, &size) != 1)
+        return;
+    for (size_t i = 0; i < size; i++)
+        str_format(ret + 3 * i, 4, "%02X%s", digest[i], i + 1 < size ? ":" : "");
+}
 
 static int ca_issue(struct ca *ca, const struct pki_paths *paths, struct err *err)
 {
@@ -72,7 +93,9 @@ static int ca_issue(struct ca *ca, const struct pki_paths *paths, struct err *er
     ca->certificate = certificate;
     if (certificate_write(paths->ca_certificate, 0644, certificate, err) != 0)
         return -1;
-    log_line(LOG_LEVEL_INFO, NULL, "issued the private CA's certificate %s", paths->ca_certificate);
+    char shown[3 * HASH_SIZE];
+    fingerprint(certificate, shown);
+    log_line(LOG_LEVEL_INFO, NULL, "issued the private CA's certificate %s, SHA-256 %s", paths->ca_certificate, shown);
     return 0;
 }
 
@@ -129,7 +152,7 @@ static bool leaf_in_order(const struct leaf *leaf, const struct ca *ca)
     /* Whatever is wrong with a leaf, a new one is the cure: nobody pins it. */
     return certificate_read(leaf->certificate_path, &certificate, &ignored) == 0 &&
            certificate_read_key(leaf->key_path, &key, &ignored) == 0 && X509_check_private_key(certificate, key) == 1 &&
-           X509_verify(certificate, X509_get0_pubkey(ca->certificate)) == 1 && !certificate_worn(certificate, 2, 3) &&
+           X509_verify(certificate, X509_get0_pubkey(ca->certificate)) == 1 && !certificate_worn(certificate, LEAF_WORN, LEAF_LIFE) &&
            certificate_covers(certificate, leaf->names);
 }
 
@@ -213,7 +236,7 @@ static int admin_ensure(const struct pki_paths *paths, const struct ca *ca, stru
 {
     AUTO_NAMES GENERAL_NAMES *names = GENERAL_NAMES_new();
 
-    certificate_name_add(names, GEN_URI, "urn:quiesced:principal:admin");
+    certificate_name_add(names, GEN_URI, PKI_PRINCIPAL_URI "admin");
     const struct leaf leaf = {.what = "admin client",
                               .certificate_path = paths->admin_certificate,
                               .key_path = paths->admin_key,
@@ -222,6 +245,50 @@ static int admin_ensure(const struct pki_paths *paths, const struct ca *ca, stru
                               .days = PKI_ADMIN_DAYS,
                               .names = names};
     return leaf_ensure(&leaf, ca, err);
+}
+
+/* --- what seals the audit trail --- */
+
+static int audit_issue(const struct pki_paths *paths, const struct ca *ca, EVP_PKEY *key, GENERAL_NAMES *names, struct err *err)
+{
+    /* Where the CA's key is kept elsewhere it vouches for itself: then only the file tells that it is ours. */
+    const struct certificate_spec spec = {.common_name = "quiesced audit trail",
+                                          .days = PKI_CA_DAYS,
+                                          .names = names,
+                                          .key = key,
+                                          .issuer = ca->key ? ca->certificate : NULL,
+                                          .issuer_key = ca->key ? ca->key : key};
+    AUTO_X509 X509 *certificate = certificate_issue(&spec, err);
+    if (!certificate || certificate_write(paths->audit_certificate, 0644, certificate, err) != 0)
+        return -1;
+    char shown[3 * HASH_SIZE];
+    fingerprint(certificate, shown);
+    log_line(LOG_LEVEL_INFO, NULL, "issued the certificate of the audit trail's seals %s, SHA-256 %s", paths->audit_certificate, shown);
+    return 0;
+}
+
+/* The key is never renewed by time: seals are to be checked years later, by whoever kept its certificate. */
+static int audit_ensure(const struct pki_paths *paths, const struct ca *ca, struct err *err)
+{
+    AUTO_PKEY EVP_PKEY *key = NULL;
+    AUTO_X509 X509 *certificate = NULL;
+    AUTO_NAMES GENERAL_NAMES *names = GENERAL_NAMES_new();
+    struct err ignored;
+    int found = certificate_read_key(paths->audit_key, &key, err);
+
+    certificate_name_add(names, GEN_URI, PKI_AUDIT_URI);
+    if (found < 0)
+        return -1;
+    if (found == 1) {
+        key = certificate_key_new(err);
+        if (!key || certificate_write_key(paths->audit_key, key, err) != 0)
+            return -1;
+    } else if (certificate_read(paths->audit_certificate, &certificate, &ignored) == 0 && X509_check_private_key(certificate, key) == 1 &&
+               certificate_covers(certificate, names) && (!ca->key || X509_verify(certificate, X509_get0_pubkey(ca->certificate)) == 1)) {
+        return 0;
+    }
+    ERR_clear_error();
+    return audit_issue(paths, ca, key, names, err);
 }
 
 /* --- the token --- */
@@ -278,6 +345,63 @@ int pki_admin_token(const char *state_dir, char ret[PKI_TOKEN_SIZE], struct err 
     return found == 1 ? err_set(err, VSS_E_UNEXPECTED, NULL, "%s: no such file", paths.admin_token) : found;
 }
 
+static X509 *client_issue(const struct ca *ca, const char *principal, int days, EVP_PKEY *key, struct err *err)
+{
+    AUTO_NAMES GENERAL_NAMES *names = GENERAL_NAMES_new();
+    AUTO_FREE char *name = str_new(PKI_PRINCIPAL_URI "%s", principal);
+
+    if (!certificate_name_add(names, GEN_URI, name)) {
+        err_set(err, E_INVALIDARG, NULL, "principal %s: not a name", principal);
+        return NULL;
+    }
+    const struct certificate_spec spec = {.common_name = principal,
+                                          .days = days,
+                                          .extended_usage = "clientAuth",
+                                          .names = names,
+                                          .key = key,
+                                          .issuer = ca->certificate,
+                                          .issuer_key = ca->key};
+    return certificate_issue(&spec, err);
+}
+
+json_t *pki_issue(const char *state_dir, const char *principal, int days, const char *csr, struct err *err)
+{
+    struct pki_paths paths;
+    AUTO_PKEY EVP_PKEY *ca_key = NULL;
+    AUTO_X509 X509 *ca_certificate = NULL;
+    AUTO_PKEY EVP_PKEY *key = certificate_request_key(csr, err);
+
+    if (!key || pki_paths(state_dir, &paths, err) != 0 ||
+        certificate_read(paths.ca_certificate, &ca_certificate, err) < 0)
+        return NULL;
+    int found = certificate_read_key(paths.ca_key, &ca_key, err);
+    if (found == 1 || !ca_certificate)
+        err_set(err, VSS_E_UNEXPECTED, "Put the CA's key back (ca.key).", "the private CA's key is not there");
+    if (found != 0 || !ca_certificate)
+        return NULL;
+    const struct ca ca = {.certificate = ca_certificate, .key = ca_key};
+    AUTO_X509 X509 *certificate = client_issue(&ca, principal, days, key, err);
+    return certificate ? certificate_describe(certificate) : NULL;
+}
+
+int64_t pki_due_in(const char *state_dir, int64_t most_ms)
+{
+    struct pki_paths paths;
+    struct err ignored;
+
+    if (pki_paths(state_dir, &paths, &ignored) != 0)
+        return most_ms;
+    const char *const leaves[] = {paths.server_certificate, paths.admin_certificate};
+    for (size_t i = 0; i < ELEMENTS(leaves); i++) {
+        AUTO_X509 X509 *certificate = NULL;
+        int64_t due = certificate_read(leaves[i], &certificate, &ignored) == 0
+                          ? certificate_worn_in(certificate, LEAF_WORN, LEAF_LIFE)
+                          : 0;
+        most_ms = due < most_ms ? due : most_ms;
+    }
+    return most_ms;
+}
+
 int pki_ensure(const struct pki_request *request, struct err *err)
 {
     struct pki_paths paths;
@@ -292,6 +416,9 @@ int pki_ensure(const struct pki_request *request, struct err *err)
         server_ensure(request, &paths, &ca, err) != 0 || admin_ensure(&paths, &ca, err) != 0 ||
         token_ensure(&paths, err) != 0)
         result = -1;
+    struct err unsealed = {0};
+    if (result == 0 && audit_ensure(&paths, &ca, &unsealed) != 0)
+        log_err(LOG_LEVEL_ERROR, NULL, &unsealed, "the audit trail cannot be sealed");
     X509_free(ca.certificate);
     EVP_PKEY_free(ca.key);
     return result;

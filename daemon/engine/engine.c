@@ -1,7 +1,15 @@
 #include "engine/engine.h"
 
 #include "base/log.h"
+#include "engine/access/access.h"
+#include "engine/audit/audit.h"
+#include "engine/audit/audit_seals.h"
+#include "engine/backup/backup.h"
 #include "engine/engine_private.h"
+#include "engine/job/job.h"
+#include "engine/session/session.h"
+#include "engine/snapshot/snapshot.h"
+#include "engine/webhook/webhooks.h"
 
 static void on_incident(void *arg, const char *session_id, json_t *doc)
 {
@@ -21,19 +29,49 @@ static void agent_lost(void *arg)
     loop_quit(engine->loop, 1);
 }
 
+static int load_credentials(struct engine *engine, struct err *err)
+{
+    engine->tokens = credentials_new(engine, &credential_token, err);
+    engine->certificates = engine->tokens ? credentials_new(engine, &credential_certificate, err) : NULL;
+    engine->enrolments = engine->certificates ? credentials_new(engine, &credential_enrolment, err) : NULL;
+    engine->logins = engine->enrolments ? credentials_new(engine, &credential_login, err) : NULL;
+    return engine->logins ? 0 : -1;
+}
+
+/* On a damaged file nothing is to be built: the next start refuses it, with the way out. */
+static void on_check(void *arg, enum store_check found, const struct err *err)
+{
+    struct engine *engine = arg;
+    incident(engine, NULL, NULL, NULL, VSS_E_UNEXPECTED, err->text);
+    if (found == STORE_CHECK_DAMAGED)
+        loop_quit(engine->loop, 1);
+}
+
 struct engine *engine_new(struct loop *loop, const json_t *start, int agent_fd, struct err *err)
 {
     struct engine *engine = mem_new(sizeof *engine);
     engine->loop = loop;
     engine->config = json_deep_copy(json_object_get(start, "config"));
     str_copy(engine->node, sizeof engine->node, json_str(start, "node", "localhost"));
-    engine->store = store_open(loop, json_str(start, "store_dir", ""), err);
+    str_copy(engine->store_dir, sizeof engine->store_dir, json_str(start, "store_dir", ""));
+    engine->store = store_open(loop, engine->store_dir, err);
     if (!engine->store) {
         close(agent_fd);
         engine_free(engine);
         return NULL;
     }
+    store_on_check(engine->store, on_check, engine);
+    events_tell(engine);
+    engine->figures = figures_new();
+    engine->successes = successes_new(engine, err);
+    if (!engine->successes || load_credentials(engine, err) || webhooks_open(engine, err) ||
+        !(engine->seals = audit_seals_new(engine, err))) {
+        close(agent_fd);
+        engine_free(engine);
+        return NULL;
+    }
     engine->agent = agent_link_new(loop, agent_fd, on_incident, agent_lost, engine);
+    engine->parking = parking_new(engine);
     engine->housekeeping = loop_timer_new(loop, engine_housekeeping, engine);
     if (engine_recover(engine, err)) {
         engine_free(engine);
@@ -47,6 +85,7 @@ void engine_reload(struct engine *engine, const json_t *config)
 {
     json_decref(engine->config);
     engine->config = json_deep_copy(config);
+    repositories_look(engine);
 }
 
 void engine_free(struct engine *engine)
@@ -55,8 +94,33 @@ void engine_free(struct engine *engine)
         return;
     loop_timer_free(engine->housekeeping);
     loop_timer_free(engine->drain_timer);
-    agent_link_free(engine->agent);
+    seal_stop(engine);
+    slot_clear(engine);
+    snapshot_admins_free(engine);
+    serial_clear(&engine->repositories);
+    jobs_free(engine);
+    sessions_free(engine);
+    recovery_free(engine);
+    leftovers_free(engine);
+    agent_link_free(engine->agent); /* workers thaw: only then may the store be able to write */
+    freezes_free(engine);
+    parking_free(engine->parking);
+    signings_free(engine);
+    credentials_free(engine, engine->tokens);
+    credentials_free(engine, engine->certificates);
+    credentials_free(engine, engine->enrolments);
+    credentials_free(engine, engine->logins);
+    webhooks_free(engine);
+    tasks_clear(engine); /* while their ends can still be written into the trail; none hears of the store any more, the loop has ended */
+    audits_end(engine);
     store_close(engine->store);
+    incidents_free(engine);
+    onces_free(engine);
+    audits_free(engine);
+    audit_seals_free(engine->seals);
+    figures_free(engine->figures);
+    successes_free(engine->successes);
+    json_decref(engine->clashes);
     json_decref(engine->config);
     free(engine);
 }

@@ -1,5 +1,6 @@
 /* Pages of records, and the two shortest answers. */
 #include "engine/engine_private.h"
+#include "engine/session/session.h"
 
 void answer_error(engine_answer_fn answer, void *arg, const struct err *err)
 {
@@ -22,8 +23,10 @@ void list_answer(struct engine *engine, const struct engine_request *request, en
     bool more = false;
     query->limit = (int)json_int(request->query, "limit", 50);
     query->after = json_str(request->query, "cursor", NULL);
+    if (str_eq(json_str(request->query, "sort", NULL), "id"))
+        query->oldest_first = true;
     const struct principal *who = request->principal;
-    if (!principal_sees(who, ""))
+    if (!(query->kind == STORE_BACKUP || query->kind == STORE_SNAPSHOT ? principal_sees_backup : principal_sees)(who, ""))
         query->owner = who->name;
     if (store_list(engine->store, query, &rows, &more, &err) == STORE_ERROR) {
         answer_error(answer, arg, &err);
@@ -35,7 +38,10 @@ void list_answer(struct engine *engine, const struct engine_request *request, en
     json_t *row;
     json_array_foreach(rows, i, row)
     {
-        str_copy(cursor, sizeof cursor, json_str(row, "id", json_str(row, "name", "")));
+        if (query->kind == STORE_AUDIT)
+            str_format(cursor, sizeof cursor, STORE_AUDIT_ID, (long long)json_int(row, "seq", 0));
+        else
+            str_copy(cursor, sizeof cursor, json_str(row, "id", json_str(row, "name", "")));
         json_add(items, view ? view(engine, row) : json_incref(row));
     }
     AUTO_JSON json_t *body = json_pack("{s:O, s:s?}", "items", items, "next_cursor", more ? cursor : NULL);

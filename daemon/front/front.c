@@ -8,14 +8,13 @@
 #include "base/cleanup.h"
 #include "base/jsonspec.h"
 #include "base/log.h"
+#include "base/preface.h"
 #include "base/str.h"
 #include "front/connection.h"
 #include "front/tls.h"
 
 enum {
     CONTROL_FD = 3,
-    CONNECTIONS = 10000, /* when `limits` does not say */
-    HANDSHAKE_SECONDS = 10,
     FDS_PER_CONNECTION = 2,
     FDS_OTHER = 64, /* listeners, control, handover, and core's ends of sockets that wait for the handover */
 };
@@ -33,18 +32,30 @@ static void answer(struct front *front, json_t *msg /* taken */)
     json_decref(msg);
 }
 
+/* Core ends those that it has; these it does not know. */
+static void finish_unasked(struct front *front)
+{
+    struct connection *next;
+    for (struct connection *c = TAILQ_FIRST(&front->connections); c; c = next) {
+        next = TAILQ_NEXT(c, all);
+        if (c->unasked)
+            connection_finish(c);
+    }
+}
+
 void front_check_drained(struct front *front)
 {
-    if (!front->draining || front->drained || front->n_connections > front->n_lingering)
+    if (!front->draining || front->drained || front->n_connections > front->n_lingering + front->n_unasked)
         return;
     front->drained = true;
+    finish_unasked(front);
     answer(front, json_pack("{s:s}", "type", "drained"));
 }
 
 /* `start` brings everything; `reload` everything, or the certificate files alone. */
 static int place_fds(const json_t *msg, size_t n_fds, struct message_fds *ret, struct err *err)
 {
-    size_t n_files = json_bool(msg, "has_client_ca", false) ? 4 : 3;
+    size_t n_files = 3 + (size_t)json_bool(msg, "has_client_ca", false) + (size_t)json_bool(msg, "has_client_crl", false);
     int64_t listeners = json_int(msg, "listeners", 0);
     if (n_fds == n_files && str_eq(json_str(msg, "type", ""), "reload")) {
         *ret = (struct message_fds){.handover = -1, .files = 0, .listeners = -1};
@@ -64,16 +75,15 @@ static SSL_CTX *make_context(const json_t *msg, const int *fds, struct err *err)
     const struct tls_files files = {.chain = fds[0],
                                     .key = fds[1],
                                     .private_ca = fds[2],
-                                    .client_ca = json_bool(msg, "has_client_ca", false) ? fds[3] : -1};
+                                    .client_ca = json_bool(msg, "has_client_ca", false) ? fds[3] : -1,
+                                    .client_crl = json_bool(msg, "has_client_crl", false) ? fds[4] : -1};
     return tls_context_new(&files, err);
 }
 
-static void take_limits(struct front *front, const json_t *msg)
+static void take_connection_limit(struct front *front, int64_t wanted)
 {
-    const json_t *limits = json_object_get(msg, "limits");
     struct rlimit files = {0};
     getrlimit(RLIMIT_NOFILE, &files);
-    int64_t wanted = json_int(limits, "connections", CONNECTIONS);
     int64_t possible =
         files.rlim_cur == RLIM_INFINITY ? INT32_MAX : ((int64_t)files.rlim_cur - FDS_OTHER) / FDS_PER_CONNECTION;
     if (possible < 1)
@@ -82,7 +92,52 @@ static void take_limits(struct front *front, const json_t *msg)
         log_line(LOG_LEVEL_INFO, NULL, "limits.connections is %lld, but the limit of open files allows only %lld",
                  (long long)wanted, (long long)possible);
     front->limit = (size_t)(wanted > possible ? possible : wanted);
-    front->handshake_ms = 1000 * json_int(limits, "handshake_seconds", HANDSHAKE_SECONDS);
+}
+
+/* Connections that are open keep the gate that they have. */
+static void take_limits(struct front *front, const json_t *msg)
+{
+    enum {
+        CONNECTIONS,
+        PER_ADDRESS,
+        HANDSHAKES,
+        HANDSHAKE_S,
+        HEAD_S,
+        STALL_S,
+        RATE,
+        HEAD_BYTES,
+        HEADERS,
+        BODY_BYTES,
+        N
+    };
+    static const struct {
+        const char *name;
+        int64_t otherwise; /* when serve does not say: conf_defaults.c has what users get */
+    } rows[N] = {
+        [CONNECTIONS] = {"connections", 10000},
+        [PER_ADDRESS] = {"connections_per_address", 5000},
+        [HANDSHAKES] = {"handshakes", 2000},
+        [HANDSHAKE_S] = {"handshake_seconds", 10},
+        [HEAD_S] = {"head_seconds", 20},
+        [STALL_S] = {"stall_seconds", 30},
+        [RATE] = {"least_bytes_per_second", 100},
+        [HEAD_BYTES] = {"head_bytes", HEAD_BYTES_MAX},
+        [HEADERS] = {"headers", 64},
+        [BODY_BYTES] = {"body_bytes", 4 * 1024 * 1024},
+    };
+    int64_t values[N];
+    for (size_t i = 0; i < N; i++)
+        values[i] = json_int(json_object_get(msg, "limits"), rows[i].name, rows[i].otherwise);
+    take_connection_limit(front, values[CONNECTIONS]);
+    front->address_limit = (size_t)values[PER_ADDRESS];
+    front->handshake_limit = (size_t)values[HANDSHAKES];
+    front->handshake_ms = 1000 * values[HANDSHAKE_S];
+    front->head_ms = 1000 * values[HEAD_S];
+    front->stall_ms = 1000 * values[STALL_S];
+    front->least_rate = (uint64_t)values[RATE];
+    front->gate = (struct gate_limits){.head_bytes = (size_t)values[HEAD_BYTES],
+                                       .headers = (size_t)values[HEADERS],
+                                       .body_bytes = (uint64_t)values[BODY_BYTES]};
 }
 
 static void fail_start(struct front *front, const struct err *err)
@@ -110,6 +165,20 @@ static void on_start(struct front *front, json_t *msg, int *fds, size_t n_fds)
     answer(front, json_pack("{s:s}", "type", "ready"));
 }
 
+/* Open connections stay, but for those whose certificate the new list revokes. */
+static void close_revoked(struct front *front)
+{
+    struct connection *next;
+    for (struct connection *c = TAILQ_FIRST(&front->connections); c; c = next) {
+        next = TAILQ_NEXT(c, all);
+        bool established = c->state == CONNECTION_RELAY || c->state == CONNECTION_WAITING; /* or core would get it afterwards */
+        if (!established || !c->ssl || !tls_revoked(front->tls, c->ssl))
+            continue;
+        connection_note_refusal(c, REFUSED_CERTIFICATE, "revoked");
+        connection_close(c);
+    }
+}
+
 static void on_reload(struct front *front, json_t *msg, int *fds, size_t n_fds)
 {
     struct message_fds at;
@@ -120,9 +189,14 @@ static void on_reload(struct front *front, json_t *msg, int *fds, size_t n_fds)
         answer(front, json_pack("{s:s, s:o}", "type", "reload_failed", "error", err_to_json(&err)));
         return;
     }
+    tls_keep_ticket_keys(fresh, front->tls);
     SSL_CTX_free(front->tls); /* open connections keep theirs alive */
     front->tls = fresh;
+    close_revoked(front);
     take_limits(front, msg);
+    struct connection *c;
+    TAILQ_FOREACH (c, &front->connections, all)
+        pace_limits_changed(c);
     if (at.listeners >= 0 && !front->draining)
         front_listeners_take(front, fds + at.listeners, at.n_listeners);
     front_listeners_update(front);
@@ -139,10 +213,18 @@ static void on_drain(struct front *front, json_t *msg, int *fds, size_t n_fds)
     front_check_drained(front);
 }
 
+static void on_ping(struct front *front, json_t *msg, int *fds, size_t n_fds)
+{
+    (void)msg;
+    (void)fds;
+    (void)n_fds;
+    answer(front, json_pack("{s:s, s:o}", "type", "pong", "figures", front_figures(front)));
+}
+
 static const struct {
     const char *type;
     void (*fn)(struct front *front, json_t *msg, int *fds, size_t n_fds);
-} messages[] = {{"start", on_start}, {"reload", on_reload}, {"drain", on_drain}};
+} messages[] = {{"start", on_start}, {"reload", on_reload}, {"drain", on_drain}, {"ping", on_ping}};
 
 static void on_message(void *arg, json_t *msg, int *fds, size_t n_fds)
 {
@@ -184,6 +266,7 @@ static void release(struct front *front)
     handover_close(front);
     loop_timer_free(front->accept_retry);
     SSL_CTX_free(front->tls);
+    addresses_free(front->addresses);
     loop_free(front->loop);
     free(front);
     prctl(PR_SET_DUMPABLE, 1); /* the key is wiped; a leak checker looks at what is left */
@@ -195,7 +278,9 @@ int front_main(void)
     prepare_process();
     struct front *front = mem_new(sizeof(*front));
     front->handover.fd = -1;
+    front->addresses = addresses_new();
     TAILQ_INIT(&front->connections);
+    TAILQ_INIT(&front->handshakes);
     TAILQ_INIT(&front->handover.waiting);
     front->loop = loop_new();
     front->control = ipc_channel_new(front->loop, CONTROL_FD, on_message, on_closed, front);

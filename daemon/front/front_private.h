@@ -10,6 +10,8 @@
 #include "base/err.h"
 #include "base/ipc.h"
 #include "base/loop.h"
+#include "front/addresses.h"
+#include "front/gate.h"
 
 struct connection;
 TAILQ_HEAD(connection_list, connection);
@@ -17,6 +19,7 @@ TAILQ_HEAD(connection_list, connection);
 enum {
     /* One TLS record: reading more at once gains nothing, since each record is sealed for itself (RFC 8446 5.1). */
     FRONT_CHUNK = 16 * 1024,
+    FRONT_BODY = 4 * FRONT_CHUNK, /* a pipe is read by system calls alone: a few records at once halve them */
     FRONT_LISTENERS_MAX = 24, /* with the other fds of `start` within IPC_FDS_MAX */
 };
 
@@ -34,6 +37,13 @@ struct handover {
     struct connection_list waiting;
 };
 
+/* Since the start; see figures.c. */
+enum front_refused { REFUSED_CONNECTION, REFUSED_CERTIFICATE, REFUSED_REQUEST, REFUSED_KINDS };
+struct front_counts {
+    uint64_t accepted, handshakes_completed, handshakes_resumed, handshakes_failed;
+    uint64_t refused[REFUSED_KINDS];
+};
+
 struct front {
     struct loop *loop;
     struct ipc_channel *control;
@@ -45,18 +55,29 @@ struct front {
     struct loop_timer *accept_retry; /* armed while accepting rests because fds ran out */
     struct connection_list connections;
     size_t n_connections;
-    size_t n_lingering; /* of these, the ones that only wait for the client's FIN */
-    size_t limit;
-    int64_t handshake_ms;
+    size_t n_lingering;                /* of these, the ones that only wait for the client's FIN */
+    size_t n_unasked;                  /* of these, the ones that have asked nothing yet */
+    struct connection_list handshakes; /* the oldest first */
+    size_t n_handshakes;
+    struct addresses *addresses;
+    size_t limit, address_limit, handshake_limit;
+    struct gate_limits gate;
+    int64_t handshake_ms, head_ms, stall_ms;
+    uint64_t least_rate;    /* bytes per second, over stall_ms */
     int64_t refusals_since; /* clock_mono_ms: see connection.c */
     unsigned refusals;
+    struct front_counts counts;
     bool draining, drained;
+    uint8_t body[FRONT_BODY];   /* the same, of a pipe */
     uint8_t chunk[FRONT_CHUNK]; /* bytes in passing; only what a peer does not take is copied */
 };
 
 /* --- front.c --- */
 /* Answers `drained` when that has become true. */
 void front_check_drained(struct front *front);
+
+/* --- figures.c --- */
+json_t *front_figures(const struct front *front); /* what a pong carries; new reference */
 
 /* --- listeners.c --- */
 /* Takes the fds over (sets them to -1), in place of those that were there. */

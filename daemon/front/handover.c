@@ -6,6 +6,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "front/connection.h"
+#include "front/stream.h"
 #include "front/tls.h"
 
 enum { RETRY_MS = 20 }; /* when the kernel is short of something that no event announces */
@@ -45,8 +46,9 @@ static enum sent send_packet(int fd, const struct preface *preface, int passed)
 
 static void lost_core(struct front *front)
 {
-    log_line(LOG_LEVEL_ERROR, NULL, "the handover socket to core is closed");
-    loop_quit(front->loop, 1);
+    if (!front->draining) /* at a stop core may be the first to end */
+        log_line(LOG_LEVEL_ERROR, NULL, "the handover socket to core is closed");
+    loop_quit(front->loop, front->draining ? 0 : 1);
 }
 
 /* Tries to send. May close the connection; when the packet went out, the relay has started. */
@@ -55,8 +57,12 @@ static enum sent try_send(struct front *front, struct connection *c)
     struct preface preface = {.version = PREFACE_VERSION};
     struct err err;
     memcpy(&preface.peer, &c->peer, sizeof(c->peer));
-    if (tls_identity(c->ssl, &preface, &err) < 0) {
-        log_err(LOG_LEVEL_WARNING, NULL, &err, "connection refused");
+    if (c->local)
+        preface.peer = (struct sockaddr_storage){.ss_family = AF_UNIX};
+    int known = c->local ? stream_peer(c->client, &preface) : tls_identity(c->ssl, &preface, &err);
+    if (known < 0) {
+        if (!c->local)
+            log_err(LOG_LEVEL_WARNING, NULL, &err, "connection refused");
         connection_close(c);
         return SENT_YES;
     }
@@ -64,7 +70,7 @@ static enum sent try_send(struct front *front, struct connection *c)
     if (sent == SENT_YES) {
         close(TAKE_FD(c->handed));
         handover_forget(front, c);
-        relay_start(c);
+        relay_with_core(c);
     }
     return sent;
 }
@@ -101,6 +107,9 @@ void handover_offer(struct front *front, struct connection *c)
     c->core = pair[0];
     c->handed = pair[1];
     c->state = CONNECTION_WAITING;
+    connection_has_asked(c); /* only core can keep it waiting now: neither the time without a request nor a drain ends it */
+    if (!c->refused)
+        connection_no_deadline(c);
     TAILQ_INSERT_TAIL(&front->handover.waiting, c, waiting);
     if (first)
         send_waiting(front);

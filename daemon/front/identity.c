@@ -37,18 +37,24 @@ int tls_context_set_private_ca(SSL_CTX *context, X509 *ca)
     return -1;
 }
 
+X509 *tls_context_private_ca(const SSL_CTX *context)
+{
+    return SSL_CTX_get_ex_data(context, private_ca_index());
+}
+
 /* Does the chain that OpenSSL verified end in our own CA? A name alone would not do: another trusted CA could copy it.
  */
 static bool chain_is_ours(SSL *ssl)
 {
     const STACK_OF(X509) *chain = SSL_get0_verified_chain(ssl);
-    const X509 *ca = SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), private_ca_index());
+    const X509 *ca = tls_context_private_ca(SSL_get_SSL_CTX(ssl));
     int n = chain ? sk_X509_num(chain) : 0;
     return n > 0 && X509_cmp(sk_X509_value(chain, n - 1), ca) == 0;
 }
 
 /* A resumed session has the certificate but no chain, so the ticket carries the chain's verdict in one byte. It is
- * sealed with a key that only this context has: a ticket never outlives the CAs that it was checked against. */
+ * sealed with a key that only contexts with the same CAs and lists have (ticket_keys.c): a ticket never outlives what it
+ * was checked against. */
 int tls_ticket_write(SSL *ssl, void *arg)
 {
     (void)arg;

@@ -14,6 +14,9 @@ enum {
     KEEPALIVE_IDLE_S = 60, /* a long-poll whose client lost its network is found out after 60 + 4 * 15 s */
     KEEPALIVE_INTERVAL_S = 15,
     KEEPALIVE_COUNT = 4,
+    /* What the kernel keeps of a reply beyond what the client's window takes; without a bound it is up to tcp_wmem (4 MiB) for each client
+     * that does not read, and nobody here knows that it does not. More than a round trip's worth, so that it costs no throughput. */
+    NOT_SENT_BYTES = 256 * 1024,
 };
 
 /* Accepted sockets inherit these from the listener (Linux, tcp(7)): no system call per connection. */
@@ -27,6 +30,7 @@ static void set_options(int fd)
         {IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_IDLE_S},
         {IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S},
         {IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_COUNT},
+        {IPPROTO_TCP, TCP_NOTSENT_LOWAT, NOT_SENT_BYTES},
     };
     for (size_t i = 0; i < ELEMENTS(options); i++)
         (void)setsockopt(fd, options[i].level, options[i].name, &options[i].value, sizeof(int));

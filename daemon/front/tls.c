@@ -15,6 +15,8 @@ DEFINE_CLEANUP(SSL_CTX *, SSL_CTX_free)
 DEFINE_CLEANUP(BIO *, BIO_free_all)
 DEFINE_CLEANUP(X509 *, X509_free)
 DEFINE_CLEANUP(EVP_PKEY *, EVP_PKEY_free)
+DEFINE_CLEANUP(X509_CRL *, X509_CRL_free)
+DEFINE_CLEANUP(X509_STORE_CTX *, X509_STORE_CTX_free)
 
 /* Mozilla "intermediate", version 5.7 (wiki.mozilla.org/Security/Server_Side_TLS), without its DHE suites: forward
  * secrecy and AEAD only. */
@@ -120,6 +122,22 @@ static int load_key(SSL_CTX *context, int fd, struct err *err)
     return 0;
 }
 
+static void trust_certificate(SSL_CTX *context, X509 *ca)
+{
+    unsigned char *der = NULL;
+    int length = i2d_X509(ca, &der);
+    tls_trust_add(context, der, length);
+    OPENSSL_free(der);
+}
+
+static void trust_list(SSL_CTX *context, X509_CRL *crl)
+{
+    unsigned char *der = NULL;
+    int length = i2d_X509_CRL(crl, &der);
+    tls_trust_add(context, der, length);
+    OPENSSL_free(der);
+}
+
 /* Trusts every certificate of the file and names it to clients. The first one is returned in ret_first when asked. */
 static int load_authorities(SSL_CTX *context, int fd, const char *what, X509 **ret_first, struct err *err)
 {
@@ -134,10 +152,63 @@ static int load_authorities(SSL_CTX *context, int fd, const char *what, X509 **r
             break;
         if (X509_STORE_add_cert(SSL_CTX_get_cert_store(context), ca) != 1 || SSL_CTX_add_client_CA(context, ca) != 1)
             return tls_err(err, hint, what);
+        trust_certificate(context, ca);
         if (ret_first && count == 0)
             *ret_first = TAKE_PTR(ca);
     }
     return count > 0 && pem_ended() ? 0 : tls_err(err, hint, what);
+}
+
+static int load_crls(SSL_CTX *context, int fd, struct err *err)
+{
+    static const char what[] = "client revocation list";
+    static const char hint[] = "Give a PEM file with the revocation lists of the client authorities.";
+    CLEANUP(BIO_free_all_p) BIO *bio = read_file(fd, what, err);
+    size_t count = 0;
+    if (!bio)
+        return -1;
+    for (;; count++) {
+        CLEANUP(X509_CRL_free_p) X509_CRL *crl = PEM_read_bio_X509_CRL(bio, NULL, NULL, NULL);
+        if (!crl)
+            break;
+        if (X509_STORE_add_crl(SSL_CTX_get_cert_store(context), crl) != 1)
+            return tls_err(err, hint, what);
+        trust_list(context, crl);
+    }
+    if (count == 0 || !pem_ended())
+        return tls_err(err, hint, what);
+    X509_VERIFY_PARAM_set_flags(SSL_CTX_get0_param(context), X509_V_FLAG_CRL_CHECK);
+    return 0;
+}
+
+/* The private CA needs no list: its certificates are good as long as core has their records. */
+static int on_verify(int good, X509_STORE_CTX *verification)
+{
+    const SSL *ssl = X509_STORE_CTX_get_ex_data(verification, SSL_get_ex_data_X509_STORE_CTX_idx());
+    const STACK_OF(X509) *chain = X509_STORE_CTX_get0_chain(verification);
+    int n = chain ? sk_X509_num(chain) : 0;
+    if (good || X509_STORE_CTX_get_error(verification) != X509_V_ERR_UNABLE_TO_GET_CRL || !ssl || n == 0 ||
+        X509_cmp(sk_X509_value(chain, n - 1), tls_context_private_ca(SSL_get_SSL_CTX(ssl))) != 0)
+        return good;
+    X509_STORE_CTX_set_error(verification, X509_V_OK);
+    return 1;
+}
+
+bool tls_revoked(SSL_CTX *context, SSL *ssl)
+{
+    X509 *leaf = SSL_get0_peer_certificate(ssl);
+    if (!leaf)
+        return false;
+    CLEANUP(X509_STORE_CTX_free_p) X509_STORE_CTX *verification = X509_STORE_CTX_new();
+    if (!verification ||
+        X509_STORE_CTX_init(verification, SSL_CTX_get_cert_store(context), leaf, SSL_get_peer_cert_chain(ssl)) != 1 ||
+        X509_VERIFY_PARAM_set1(X509_STORE_CTX_get0_param(verification), SSL_CTX_get0_param(context)) != 1)
+        return true; /* out of memory: rather one connection too many */
+    bool good = X509_verify_cert(verification) == 1;
+    int error = X509_STORE_CTX_get_error(verification);
+    ERR_clear_error();
+    /* Of a resumed session the intermediates are not known any more: other faults say nothing. */
+    return !good && error == X509_V_ERR_CERT_REVOKED;
 }
 
 /* HTTP/1.1 or a fatal no_application_protocol alert (RFC 7301 3.2): a client that speaks only h2 is told at once. */
@@ -157,14 +228,15 @@ static int choose_protocol(SSL *ssl, const unsigned char **ret, unsigned char *r
 static int set_policy(SSL_CTX *context)
 {
     static const unsigned char session_context[] = "quiesced";
-    /* The client's order of suites stays in force: it knows whether it has AES in hardware. */
-    SSL_CTX_set_options(context, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
+    /* Our order of suites, but for a client that puts ChaCha20 first: that one has no AES in hardware. */
+    SSL_CTX_set_options(context, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_CIPHER_SERVER_PREFERENCE |
+                                     SSL_OP_PRIORITIZE_CHACHA);
     SSL_CTX_set_mode(context,
                      SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
     SSL_CTX_set_read_ahead(context, 1);                          /* header and record in one system call */
     SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF); /* tickets only: no memory per past client */
     SSL_CTX_set_max_cert_list(context, CLIENT_CHAIN_MAX);
-    SSL_CTX_set_verify(context, SSL_VERIFY_PEER, NULL);
+    SSL_CTX_set_verify(context, SSL_VERIFY_PEER, on_verify);
     SSL_CTX_set_verify_depth(context, VERIFY_DEPTH);
     SSL_CTX_set_alpn_select_cb(context, choose_protocol, NULL);
     SSL_CTX_set_default_passwd_cb(context, no_password);
@@ -196,6 +268,8 @@ SSL_CTX *tls_context_new(const struct tls_files *files, struct err *err)
         load_authorities(context, files->private_ca, "private CA", &private_ca, err) < 0)
         return NULL;
     if (files->client_ca >= 0 && load_authorities(context, files->client_ca, "client CA", NULL, err) < 0)
+        return NULL;
+    if (files->client_crl >= 0 && load_crls(context, files->client_crl, err) < 0)
         return NULL;
     if (tls_context_set_private_ca(context, TAKE_PTR(private_ca)) < 0) {
         tls_err(err, NULL, "TLS");

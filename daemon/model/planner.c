@@ -1,47 +1,18 @@
-#include "model/planner.h"
-
+/* From needs and volumes to the set. */
 #include <string.h>
 
 #include "base/cleanup.h"
 #include "base/jsonspec.h"
 #include "base/str.h"
+#include "model/planner_private.h"
 
-enum severity { WARNING, REFUSAL };
-
-struct rule;
-struct work {
-    const struct planner_input *input;
-    struct planner_plan *plan;
-    const struct rule *rule;
-};
-
-struct rule {
-    const char *name;
-    enum severity severity;
-    void (*test)(struct work *work); /* calls found once per fault */
-    const char *hint;
-};
-
-static void found(struct work *work, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-static void found(struct work *work, const char *fmt, ...)
+const struct planner_volume *planner_chosen(const struct planner_input *input, const struct planner_plan *plan,
+                                            size_t i)
 {
-    AUTO_FREE char *detail = NULL;
-    va_list args;
-    va_start(args, fmt);
-    int length = vasprintf(&detail, fmt, args);
-    va_end(args);
-    if (length < 0)
-        abort();
-    json_add(work->rule->severity == REFUSAL ? work->plan->refusals : work->plan->warnings,
-             json_pack("{s:s, s:s, s:s}", "rule", work->rule->name, "detail", detail, "hint", work->rule->hint));
+    return &input->volumes[plan->volumes[i].volume];
 }
 
-static const struct planner_volume *chosen(const struct work *work, size_t i)
-{
-    return &work->input->volumes[work->plan->volumes[i].volume];
-}
-
-static bool listed(const char *path, const char *const *roots, size_t n)
+bool planner_listed(const char *path, const char *const *roots, size_t n)
 {
     for (size_t i = 0; i < n; i++)
         if (path_beneath(path, roots[i]))
@@ -49,31 +20,22 @@ static bool listed(const char *path, const char *const *roots, size_t n)
     return false;
 }
 
-/* Does a need say that this path is to be carried: the path lies beneath it, and no exclusion leaves it out? */
-static const struct planner_need *carried_by(const struct planner_input *input, const char *path)
+static bool same_ground(const struct planner_volume *a, const struct planner_volume *b)
 {
-    if (listed(path, input->excludes, input->n_excludes))
-        return NULL;
-    for (size_t i = 0; i < input->n_needs; i++)
-        if (path_beneath(path, input->needs[i].path))
-            return &input->needs[i];
-    return NULL;
+    return a->provider && b->provider && str_eq(a->provider, b->provider) && str_eq(a->superblock, b->superblock);
 }
 
-static bool same_component(const struct planner_need *a, const struct planner_need *b)
+/* A frozen superblock is captured as a whole, by whatever mount it is named. */
+static bool same_frozen(const struct planner_volume *a, const struct planner_volume *b)
 {
-    return a->component && str_eq(a->writer, b->writer) && str_eq(a->component, b->component);
+    return same_ground(a, b) && a->freeze == PLANNER_FREEZE_WANTED && b->freeze == PLANNER_FREEZE_WANTED;
 }
-
-/* --- the set --- */
 
 /* Is all of inner in outer's snapshot: beneath it, and no nested mount or subvolume between them? */
 static bool covers(const struct planner_volume *outer, const struct planner_volume *inner)
 {
-    if (!outer->provider || !inner->provider || !str_eq(outer->provider, inner->provider) ||
-        !str_eq(outer->superblock, inner->superblock) || !path_beneath(inner->path, outer->path))
-        return false;
-    return !listed(inner->path, outer->nested, outer->n_nested);
+    return same_ground(outer, inner) && path_beneath(inner->path, outer->path) &&
+           !planner_listed(inner->path, outer->nested, outer->n_nested);
 }
 
 static size_t find_cover(const struct planner_input *input, size_t volume)
@@ -81,6 +43,10 @@ static size_t find_cover(const struct planner_input *input, size_t volume)
     size_t best = volume;
     for (size_t i = 0; i < input->n_needs; i++) {
         size_t other = input->needs[i].volume;
+        if (same_frozen(&input->volumes[other], &input->volumes[best])) {
+            best = other < best ? other : best;
+            continue;
+        }
         /* Equal paths cover each other: the first one stands for all. */
         if (covers(&input->volumes[other], &input->volumes[best]) &&
             (!str_eq(input->volumes[other].path, input->volumes[best].path) || other < best))
@@ -89,14 +55,17 @@ static size_t find_cover(const struct planner_input *input, size_t volume)
     return best;
 }
 
+/* Each once: a component needs its volume for each of its file sets. */
 static void name_need(char *reason, size_t size, const struct planner_need *need)
 {
+    static const char lead[] = "needed by ";
     size_t at = strlen(reason);
-    if (need->component)
-        str_format(reason + at, size - at, "%s%s/%s", at ? ", " : "needed by ", need->writer ? need->writer : "",
-                   need->component);
-    else
-        str_format(reason + at, size - at, "%s%s", at ? ", " : "needed by ", need->path);
+    AUTO_FREE char *name = need->component ? str_new("%s/%s", need->writer ? need->writer : "", need->component) : str_dup(need->path);
+    size_t length = strlen(name);
+    for (const char *told = at ? reason + strlen(lead) : NULL; told; told = strstr(told, ", ") ? strstr(told, ", ") + 2 : NULL)
+        if (strncmp(told, name, length) == 0 && (told[length] == '\0' || str_starts(told + length, ", ")))
+            return;
+    str_format(reason + at, size - at, "%s%s", at ? ", " : lead, name);
 }
 
 static size_t choice_of(struct planner_plan *plan, size_t volume)
@@ -121,194 +90,18 @@ static void choose(const struct planner_input *input, struct planner_plan *plan)
     }
 }
 
-static void add_freeze(struct planner_plan *plan, const char *superblock)
-{
-    for (size_t i = 0; i < plan->n_freeze; i++)
-        if (str_eq(plan->freeze[i], superblock))
-            return;
-    plan->freeze[plan->n_freeze++] = superblock;
-}
-
-/* --- the rules --- */
-
-static void rule_unsupported_file_system(struct work *work)
-{
-    static const struct {
-        const char *type;
-        bool by_copy; /* the copy provider may read it */
-    } types[] = {{"proc", false},    {"sysfs", false},   {"devtmpfs", false}, {"devpts", false},     {"cgroup", false},
-                 {"cgroup2", false}, {"debugfs", false}, {"tracefs", false},  {"securityfs", false}, {"tmpfs", true},
-                 {"ramfs", true},    {"nfs", true},      {"nfs4", true},      {"cifs", true},        {"smb3", true},
-                 {"ceph", true},     {"9p", true}};
-    for (size_t v = 0; v < work->input->n_volumes; v++) {
-        const struct planner_volume *volume = &work->input->volumes[v];
-        if (!volume->provider) {
-            found(work, "%s (%s): %s", volume->path, volume->fs_type,
-                  volume->reason ? volume->reason : "no provider fits");
-            continue;
-        }
-        for (size_t i = 0; i < ELEMENTS(types); i++)
-            if (str_eq(types[i].type, volume->fs_type) && !(types[i].by_copy && str_eq(volume->provider, "copy")))
-                found(work, "%s (%s): provider %s cannot snapshot this file system", volume->path, volume->fs_type,
-                      volume->provider);
-    }
-}
-
-static void rule_fifreeze(struct work *work)
-{
-    for (size_t i = 0; i < work->plan->n_volumes; i++)
-        for (size_t j = 0; j < work->plan->n_volumes; j++) {
-            const struct planner_volume *a = chosen(work, i), *b = chosen(work, j);
-            if (a->freeze == PLANNER_FREEZE_WANTED && b->freeze == PLANNER_FREEZE_FORBIDDEN &&
-                str_eq(a->superblock, b->superblock))
-                found(work, "%s (%s) would freeze the file system on which %s (%s) must be able to write", a->path,
-                      a->provider, b->path, b->provider);
-        }
-}
-
-static void rule_same_superblock_twice(struct work *work)
-{
-    for (size_t i = 0; i < work->plan->n_volumes; i++)
-        for (size_t j = 0; j < work->plan->n_volumes; j++) {
-            const struct planner_volume *outer = chosen(work, i), *inner = chosen(work, j);
-            if (i == j || !str_eq(outer->superblock, inner->superblock) || !path_beneath(inner->path, outer->path) ||
-                listed(inner->path, outer->nested, outer->n_nested))
-                continue;
-            if (str_eq(outer->path, inner->path) && i > j) /* said already */
-                continue;
-            found(work, "%s (%s) lies in %s (%s): its files would be captured twice, at two instants", inner->path,
-                  inner->provider, outer->path, outer->provider);
-        }
-}
-
-/* Reports a component once, at its first need that is not at the same instant as the ones before. */
-static void split(struct work *work, enum planner_hold hold)
-{
-    const struct planner_input *input = work->input;
-    for (size_t i = 0; i < input->n_needs; i++) {
-        const struct planner_need *need = &input->needs[i];
-        size_t first = i;
-        bool reported = false, apart = false;
-        if (need->hold != hold || !need->component || work->plan->need_choice[i] == SIZE_MAX)
-            continue;
-        for (size_t j = 0; j < i; j++)
-            if (same_component(need, &input->needs[j]) && work->plan->need_choice[j] != SIZE_MAX) {
-                first = first == i ? j : first;
-                reported = reported || (j != first && work->plan->need_choice[j] != work->plan->need_choice[first]);
-            }
-        apart = work->plan->need_choice[first] != work->plan->need_choice[i];
-        const struct planner_volume *volume = chosen(work, work->plan->need_choice[i]);
-        if (apart && !reported)
-            found(work, "%s/%s has %s on %s and %s on %s, which no snapshot captures at one instant", need->writer,
-                  need->component, input->needs[first].path, chosen(work, work->plan->need_choice[first])->path,
-                  need->path, volume->path);
-        else if (first == i && !volume->atomic)
-            found(work, "%s/%s: provider %s copies %s file by file, not at one instant", need->writer, need->component,
-                  volume->provider, volume->path);
-    }
-}
-
-static void rule_split_database(struct work *work)
-{
-    split(work, PLANNER_HOLD_NONE);
-}
-
-static void rule_split_database_logged(struct work *work)
-{
-    split(work, PLANNER_HOLD_LOG);
-}
-
-static void rule_nested_missing(struct work *work)
-{
-    for (size_t i = 0; i < work->plan->n_volumes; i++) {
-        const struct planner_volume *volume = chosen(work, i);
-        for (size_t k = 0; k < volume->n_nested; k++) {
-            const struct planner_need *need = carried_by(work->input, volume->nested[k]);
-            bool covered = false;
-            for (size_t j = 0; j < work->plan->n_volumes && !covered; j++)
-                covered = j != i && (path_beneath(volume->nested[k], chosen(work, j)->path) &&
-                                     !path_beneath(volume->path, chosen(work, j)->path));
-            if (need && !covered)
-                found(work, "%s is a volume of its own beneath %s and would be missing from %s", volume->nested[k],
-                      need->path, volume->path);
-        }
-    }
-}
-
-static void rule_repository_beneath_source(struct work *work)
-{
-    for (size_t i = 0; i < work->input->n_repositories; i++) {
-        const struct planner_need *need = carried_by(work->input, work->input->repositories[i]);
-        if (need)
-            found(work, "the repository %s lies beneath %s, which is to be backed up", work->input->repositories[i],
-                  need->path);
-    }
-}
-
-static void rule_own_files(struct work *work)
-{
-    for (size_t i = 0; i < work->input->n_own; i++) {
-        const struct planner_need *need = carried_by(work->input, work->input->own[i]);
-        if (need)
-            found(work, "%s, the daemon's own directory, lies beneath %s", work->input->own[i], need->path);
-    }
-}
-
-static void rule_window(struct work *work)
-{
-    if (work->input->freeze_limit_ms > 0 && work->plan->budget_ms > work->input->freeze_limit_ms)
-        found(work, "the snapshots are expected to take %lld ms, but writers are held for %lld ms at most",
-              (long long)work->plan->budget_ms, (long long)work->input->freeze_limit_ms);
-}
-
-static const struct rule rules[] = {
-    {"unsupported-file-system", REFUSAL, rule_unsupported_file_system,
-     "Leave the path out, or move the data to a file system that a provider supports."},
-    {"fifreeze-with-btrfs-or-reflink", REFUSAL, rule_fifreeze,
-     "Use one kind of provider for all volumes of this file system: the snapshot would hang until the thaw."},
-    {"same-superblock-twice", REFUSAL, rule_same_superblock_twice,
-     "Use the same provider for both, or leave the inner path out: the outer snapshot holds it already."},
-    {"split-database", REFUSAL, rule_split_database,
-     "Put data and log of the database on one volume with atomic snapshots, or use a writer that handles it."},
-    {"split-database-logged", WARNING, rule_split_database_logged,
-     "The writer's log makes up for it: keep the log files that it adds together with the data."},
-    {"nested-volume-missing", REFUSAL, rule_nested_missing,
-     "Add the nested volume to the backup, or exclude it by name."},
-    {"repository-beneath-source", REFUSAL, rule_repository_beneath_source,
-     "Exclude the repository's path by name, or move the repository elsewhere."},
-    {"own-files-beneath-source", WARNING, rule_own_files,
-     "Its files change while the backup runs; exclude it by name if they are not wanted."},
-    {"window-over-budget", WARNING, rule_window,
-     "Raise limits.freeze_seconds, back up less at once, or use a file system with atomic snapshots."},
-};
-
-const char *const planner_rule_names[] = {"unsupported-file-system",   "fifreeze-with-btrfs-or-reflink",
-                                          "same-superblock-twice",     "split-database",
-                                          "split-database-logged",     "nested-volume-missing",
-                                          "repository-beneath-source", "own-files-beneath-source",
-                                          "window-over-budget",        NULL};
-_Static_assert(ELEMENTS(planner_rule_names) == ELEMENTS(rules) + 1, "every rule has its name in the list");
-
 void planner_run(const struct planner_input *input, struct planner_plan *ret)
 {
     *ret = (struct planner_plan){
         .volumes = mem_new((input->n_needs + 1) * sizeof(*ret->volumes)),
         .need_choice = mem_new((input->n_needs + 1) * sizeof(*ret->need_choice)),
         .freeze = mem_new((input->n_needs + 1) * sizeof(*ret->freeze)),
-        .refusals = json_array(),
-        .warnings = json_array(),
     };
-    struct work work = {.input = input, .plan = ret};
     choose(input, ret);
-    for (size_t i = 0; i < ret->n_volumes; i++) {
-        ret->budget_ms += chosen(&work, i)->window_ms;
-        if (chosen(&work, i)->freeze == PLANNER_FREEZE_WANTED)
-            add_freeze(ret, chosen(&work, i)->superblock);
-    }
-    for (size_t i = 0; i < ELEMENTS(rules); i++) {
-        work.rule = &rules[i];
-        rules[i].test(&work);
-    }
+    for (size_t i = 0; i < ret->n_volumes; i++)
+        ret->budget_ms += planner_chosen(input, ret, i)->window_ms;
+    planner_freeze_set(input, ret);
+    planner_judge(input, ret);
 }
 
 void planner_plan_clear(struct planner_plan *plan)
@@ -321,6 +114,15 @@ void planner_plan_clear(struct planner_plan *plan)
     *plan = (struct planner_plan){0};
 }
 
+static json_t *frozen_to_json(const struct planner_frozen *frozen)
+{
+    json_t *ret = json_pack("{s:s, s:s, s:s, s:I, s:I}", "superblock", frozen->superblock, "mount_point",
+                            frozen->mount_point, "fs_type", frozen->fs_type, "dirty_bytes",
+                            (json_int_t)frozen->dirty_bytes, "freeze_ms", (json_int_t)frozen->freeze_ms);
+    json_put(ret, "sync_ms", frozen->sync_ms < 0 ? json_null() : json_integer(frozen->sync_ms));
+    return ret;
+}
+
 json_t *planner_plan_to_json(const struct planner_input *input, const struct planner_plan *plan)
 {
     json_t *volumes = json_array(), *freeze = json_array();
@@ -330,7 +132,8 @@ json_t *planner_plan_to_json(const struct planner_input *input, const struct pla
                                     "atomic", volume->atomic, "reason", plan->volumes[i].reason));
     }
     for (size_t i = 0; i < plan->n_freeze; i++)
-        json_add(freeze, json_string(plan->freeze[i]));
-    return json_pack("{s:o, s:o, s:O, s:O, s:I}", "volumes", volumes, "freeze", freeze, "refusals", plan->refusals,
-                     "warnings", plan->warnings, "budget_ms", (json_int_t)plan->budget_ms);
+        json_add(freeze, frozen_to_json(&plan->freeze[i]));
+    return json_pack("{s:o, s:o, s:b, s:O, s:O, s:I, s:I}", "volumes", volumes, "freeze", freeze, "parked",
+                     plan->parked, "refusals", plan->refusals, "warnings", plan->warnings, "budget_ms",
+                     (json_int_t)plan->budget_ms, "limit_ms", (json_int_t)input->freeze_limit_ms);
 }

@@ -12,14 +12,14 @@ static const char *const state_names[SESSION_STATE_COUNT] = {
 };
 
 static const struct session_context contexts[] = {
-    /* name                         persistent auto-release writers creates */
-    {"backup",                      false, true,  true,  true},
-    {"file_share_backup",           false, true,  false, true},
-    {"nas_rollback",                true,  false, false, true},
-    {"app_rollback",                true,  false, true,  true},
-    {"client_accessible",           true,  false, false, true},
-    {"client_accessible_writers",   true,  false, true,  true},
-    {"all",                         true,  false, false, false},
+    /* name                         persistent auto-release writers creates client_accessible */
+    {"backup",                      false, true,  true,  true,  false},
+    {"file_share_backup",           false, true,  false, true,  false},
+    {"nas_rollback",                true,  false, false, true,  false},
+    {"app_rollback",                true,  false, true,  true,  false},
+    {"client_accessible",           true,  false, false, true,  true},
+    {"client_accessible_writers",   true,  false, true,  true,  true},
+    {"all",                         true,  false, false, false, false},
 };
 
 /* One letter per state: = allowed; i ignored; . out of sequence; p another set is in creation;
@@ -66,6 +66,22 @@ static const struct matrix_row matrix[SESSION_OP_COUNT] = {
     [SESSION_OP_SAVE_DOCUMENT] = {"SaveAsXML", "...======", "=========", false, true,
         "The document exists from PrepareForBackup on."},
     [SESSION_OP_ABORT] = {"AbortBackup", "=======ii", "iiiiiiiii", false, true, ""},
+    [SESSION_OP_SET_RESTORE_STATE] = {"SetRestoreState", ".........", "==.......", false, false,
+        "Set the restore state in a restore session, before PreRestore."},
+    [SESSION_OP_SELECT] = {"SetSelectedForRestore", ".........", ".=.......", false, false,
+        "Select components in a restore session, after GatherWriterMetadata and before PreRestore."},
+    [SESSION_OP_SET_RESTORE_OPTIONS] = {"SetRestoreOptions", ".........", "==.......", false, false,
+        "Say how to restore in a restore session, before PreRestore."},
+    [SESSION_OP_SET_RANGES_FILE] = {"SetRangesFilePath", ".........", "==....=..", false, false,
+        "Name the ranges file in a restore session, before PostRestore."},
+    [SESSION_OP_PRE_RESTORE] = {"PreRestore", ".........", ".=.......", false, false,
+        "Call PreRestore once, in a restore session, after GatherWriterMetadata and the selection."},
+    [SESSION_OP_RESTORE_FILES] = {"RestoreFiles", ".........", "......=..", false, false,
+        "Restore files between PreRestore and PostRestore."},
+    [SESSION_OP_SET_FILE_STATUS] = {"SetFileRestoreStatus", ".........", "......=..", false, false,
+        "Tell what became of the files between PreRestore and PostRestore."},
+    [SESSION_OP_POST_RESTORE] = {"PostRestore", ".........", "......=..", false, false,
+        "Call PostRestore once, in a restore session, after PreRestore."},
 };
 
 const char *session_state_name(enum session_state state)
@@ -122,6 +138,8 @@ static enum session_verdict judge_extra(enum session_operation operation, const 
         err_set(err, VSS_E_BAD_STATE, "PUT backup-state first.", "PrepareForBackup: SetBackupState was not called");
         return VERDICT_BAD_STATE;
     }
+    if (operation == SESSION_OP_GATHER_STATUS && !facts->gathered)
+        return out_of_sequence(row, facts, err);
     return VERDICT_ALLOWED;
 }
 

@@ -38,6 +38,15 @@ enum session_operation {
     SESSION_OP_GATHER_STATUS,
     SESSION_OP_SAVE_DOCUMENT,
     SESSION_OP_ABORT,
+    /* Restore sessions only */
+    SESSION_OP_SET_RESTORE_STATE,
+    SESSION_OP_SELECT,              /* SetSelectedForRestore, SetSelectedForRestoreEx, AddRestoreSubcomponent */
+    SESSION_OP_SET_RESTORE_OPTIONS, /* and SetAdditionalRestores, AddNewTarget, the three of Ex2 */
+    SESSION_OP_SET_RANGES_FILE,
+    SESSION_OP_PRE_RESTORE,
+    SESSION_OP_RESTORE_FILES,
+    SESSION_OP_SET_FILE_STATUS,     /* SetFileRestoreStatus, AddAlternativeLocationMapping */
+    SESSION_OP_POST_RESTORE,
     SESSION_OP_COUNT
 };
 
@@ -74,5 +83,6 @@ struct session_context {
     bool auto_release;
     bool writers;
     bool creates;       /* "all" is for administration only */
+    bool client_accessible; /* made to be looked into by users, not to be backed up */
 };
 const struct session_context *session_context_by_name(const char *name);

@@ -14,6 +14,7 @@
 
 #include "base/cleanup.h"
 #include "base/jsonspec.h"
+#include "base/log.h"
 #include "base/str.h"
 
 enum { FD_PATH_SIZE = 32 + NAME_MAX + 1 };
@@ -27,6 +28,7 @@ struct view {
     bool user_namespace;
     struct grown *grown;
     size_t n;
+    struct mount_view *kept; /* by the caller, until the mover has ended */
 };
 
 static int failed(const char *what, const char *path, struct err *err)
@@ -78,38 +80,118 @@ static int bind_to(const struct view *view, const char *source, const char *targ
     return mount(source, target, NULL, flags, NULL) || set_read_only(target, view->user_namespace) ? -1 : 0;
 }
 
-static int bind_all(const struct view *view, const json_t *binds, struct err *err)
+/* --- what our mounts hide --- */
+
+void mount_view_clear(struct mount_view *view)
+{
+    for (size_t i = 0; i < view->n; i++)
+        free(view->sources[i]);
+    for (size_t i = 0; i < view->n_folders; i++)
+        close(view->folders[i]);
+    free(view->sources);
+    free(view->folders);
+    free(view->folder);
+    *view = (struct mount_view){0};
+}
+
+/* The folder that the path lies in, held open. Of paths in a row that share theirs it is opened once. */
+static int hold_folder(struct mount_view *kept, const char *path)
+{
+    AUTO_FREE char *folder = str_dup(path);
+    char *slash = strrchr(folder, '/');
+    slash[slash == folder ? 1 : 0] = '\0';
+    if (kept->folder && str_eq(kept->folder, folder))
+        return kept->folders[kept->n_folders - 1];
+    int fd = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    kept->folders = mem_resize(kept->folders, (kept->n_folders + 1) * sizeof(*kept->folders));
+    kept->folders[kept->n_folders++] = fd;
+    free(kept->folder);
+    kept->folder = TAKE_PTR(folder);
+    return fd;
+}
+
+/* A snapshot may lie in the very tree that it is shown over (btrfs: at the top of the mount, in .quiesced), and so may
+ * what a writer added: once the mounts are made, such a path leads into the snapshot and finds nothing. Through the
+ * folder that was opened before it leads to the same as ever. NULL when there is nothing at the path. */
+static const char *reach(struct mount_view *kept, const char *path, struct err *err)
+{
+    struct stat st;
+    char *reached = NULL;
+    if (path_is_canonical(path) && !str_eq(path, "/")) {
+        int folder = hold_folder(kept, path);
+        const char *name = strrchr(path, '/') + 1;
+        if (folder < 0 || fstatat(folder, name, &st, AT_SYMLINK_NOFOLLOW)) {
+            err_errno(err, VSS_E_OBJECT_NOT_FOUND, errno, NULL, "cannot find %s", path);
+            return NULL;
+        }
+        reached = str_new("/proc/self/fd/%d/%s", folder, name);
+    }
+    kept->sources = mem_resize(kept->sources, (kept->n + 1) * sizeof(*kept->sources));
+    kept->sources[kept->n] = reached ? reached : str_dup(path);
+    return kept->sources[kept->n++];
+}
+
+static int reach_items(struct mount_view *kept, struct mover_item *items, size_t n, struct err *err)
+{
+    for (size_t i = 0; i < n; i++) {
+        items[i].source = reach(kept, items[i].source, err);
+        if (!items[i].source)
+            return -1;
+    }
+    return 0;
+}
+
+/* --- the snapshots --- */
+
+struct bind {
+    const char *named, *source, *target;
+};
+
+static int compare_binds(const void *a, const void *b)
+{
+    const struct bind *x = a, *y = b;
+    size_t m = strlen(x->target), n = strlen(y->target);
+    return m == n ? strcmp(x->target, y->target) : m < n ? -1 : 1;
+}
+
+static int reach_binds(struct mount_view *kept, const json_t *binds, struct bind *ret, struct err *err)
 {
     size_t i;
     const json_t *bind;
     json_array_foreach(binds, i, bind)
     {
-        const char *source = json_str(bind, "source", ""), *target = json_str(bind, "target", "");
-        if (bind_to(view, source, target))
-            return err_errno(err, VSS_E_UNEXPECTED, errno, NULL, "cannot present the snapshot %s at %s", source,
-                             target);
+        const char *named = json_str(bind, "source", "");
+        ret[i] = (struct bind){named, reach(kept, named, err), json_str(bind, "target", "")};
+        if (!ret[i].source)
+            return -1;
     }
     return 0;
 }
 
-int mount_view_bind(const json_t *binds, struct err *err)
+/* From the outside in: a volume's snapshot shown over it covers what was shown below it before. */
+static int show_binds(const struct view *view, struct bind *binds, size_t n, struct err *err)
 {
-    struct view view = {0};
-    if (json_array_size(binds) == 0)
-        return 0;
-    return enter_namespace(&view, err) || bind_all(&view, binds, err) ? -1 : 0;
+    qsort(binds, n, sizeof(*binds), compare_binds);
+    for (size_t i = 0; i < n; i++)
+        if (bind_to(view, binds[i].source, binds[i].target))
+            return err_errno(err, VSS_E_UNEXPECTED, errno, NULL, "cannot present the snapshot %s at %s", binds[i].named,
+                             binds[i].target);
+    return 0;
 }
 
 /* --- adding what the snapshot does not hold --- */
 
-static void copy_attributes(int from, int to)
+/* A tmpfs holds ACLs, and before Linux 6.6 no user.* attribute: a folder's, not its files'. */
+static void copy_attributes(const char *path, int from, int to)
 {
     char names[65536], value[65536];
     ssize_t length = flistxattr(from, names, sizeof(names));
     for (const char *name = names; length > 0 && name < names + length; name += strlen(name) + 1) {
         ssize_t size = fgetxattr(from, name, value, sizeof(value));
-        if (size >= 0)
-            fsetxattr(to, name, value, (size_t)size, 0);
+        if (size < 0 || fsetxattr(to, name, value, (size_t)size, 0))
+            log_line(LOG_LEVEL_WARNING, NULL, "%s: its attribute %s is not in the backup: %s", path, name, strerror(errno));
     }
 }
 
@@ -167,7 +249,7 @@ static int grow(struct view *view, const char *path, struct err *err)
     AUTO_FD int to = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (to < 0 || mirror_all(view, from, to))
         return failed("show the files of", path, err);
-    copy_attributes(from, to);
+    copy_attributes(path, from, to);
     if ((geteuid() == 0 && fchown(to, st.st_uid, st.st_gid)) || fchmod(to, st.st_mode & 07777))
         return failed("set the owner and mode of", path, err);
     view->grown = mem_resize(view->grown, (view->n + 1) * sizeof(*view->grown));
@@ -201,17 +283,23 @@ static int present(struct view *view, const struct mover_item *item, struct err 
 {
     struct stat source, there;
     if (lstat(item->source, &source))
-        return err_errno(err, VSS_E_OBJECT_NOT_FOUND, errno, NULL, "cannot find %s", item->source);
+        return err_errno(err, VSS_E_OBJECT_NOT_FOUND, errno, NULL, "cannot find what belongs at %s", item->path);
     bool exists = lstat(item->path, &there) == 0;
     if (exists && source.st_dev == there.st_dev && source.st_ino == there.st_ino)
         return 0;
     if (S_ISLNK(source.st_mode) || (exists && S_ISDIR(source.st_mode) != S_ISDIR(there.st_mode)) ||
         (exists && S_ISLNK(there.st_mode)))
         return err_set(err, VSS_E_NOT_SUPPORTED, "Use the archive mover for it.",
-                       "cannot show %s at %s: their types differ", item->source, item->path);
+                       "cannot show at %s what the backup has for it: their types differ", item->path);
     if (!exists && make_place(view, item->path, S_ISDIR(source.st_mode), err))
         return -1;
-    return bind_to(view, item->source, item->path) ? failed("show the file at", item->path, err) : 0;
+    if (bind_to(view, item->source, item->path))
+        return failed("show the file at", item->path, err);
+    /* A mount over "/" is not seen from the root that the process has already: the program would read live files. */
+    if (lstat(item->path, &there) || source.st_dev != there.st_dev || source.st_ino != there.st_ino)
+        return err_set(err, VSS_E_NOT_SUPPORTED, "Use the archive mover for it, or name the folders in it.",
+                       "the snapshot cannot be shown at %s", item->path);
+    return 0;
 }
 
 static int finish(struct view *view, struct err *err)
@@ -224,19 +312,66 @@ static int finish(struct view *view, struct err *err)
     return 0;
 }
 
-int mount_view_make(const json_t *binds, const struct mover_item *items, size_t n_items, struct err *err)
+/* --- in which order --- */
+
+/* A mount covers what was mounted below it before: the place at which each item's mount will be made, as its depth. */
+struct turn {
+    size_t place;
+    const struct mover_item *item;
+};
+
+static size_t place_of(const char *path)
 {
-    struct view view = {0};
+    AUTO_FREE char *at = str_dup(path);
+    struct stat st;
+    while (lstat(at, &st) && strchr(at, '/') != strrchr(at, '/'))
+        *strrchr(at, '/') = '\0';
+    return strlen(at);
+}
+
+static int compare_turns(const void *a, const void *b)
+{
+    const struct turn *x = a, *y = b;
+    if (x->place != y->place)
+        return x->place < y->place ? -1 : 1;
+    return x->item < y->item ? -1 : x->item > y->item;
+}
+
+/* From the outside in: a file shown in a folder would vanish when a folder above it grows afterwards. */
+static int present_all(struct view *view, const struct mover_item *items, size_t n, struct err *err)
+{
+    AUTO_FREE struct turn *turns = mem_new((n + 1) * sizeof(*turns));
+    int result = 0;
+    for (size_t i = 0; i < n; i++)
+        turns[i] = (struct turn){place_of(items[i].path), &items[i]};
+    qsort(turns, n, sizeof(*turns), compare_turns);
+    for (size_t i = 0; !result && i < n; i++)
+        result = present(view, turns[i].item, err);
+    return result;
+}
+
+/* All of it is found before the first mount hides a part of it. */
+static int show(struct view *view, const json_t *binds, struct mover_item *items, size_t n_items, struct err *err)
+{
+    size_t n = json_array_size(binds);
+    AUTO_FREE struct bind *list = mem_new((n + 1) * sizeof(*list));
+    return enter_namespace(view, err) || reach_binds(view->kept, binds, list, err) ||
+                   reach_items(view->kept, items, n_items, err) || show_binds(view, list, n, err) ||
+                   present_all(view, items, n_items, err) || finish(view, err)
+               ? -1
+               : 0;
+}
+
+int mount_view_make(struct mount_view *ret, const json_t *binds, struct mover_item *items, size_t n_items, struct err *err)
+{
+    struct view view = {.kept = ret};
     bool moved = json_array_size(binds) > 0;
+    *ret = (struct mount_view){0};
     for (size_t i = 0; i < n_items; i++)
         moved = moved || !str_eq(items[i].path, items[i].source);
     if (!moved)
         return 0;
-    int result = enter_namespace(&view, err) || bind_all(&view, binds, err) ? -1 : 0;
-    for (size_t i = 0; !result && i < n_items; i++)
-        result = present(&view, &items[i], err);
-    if (!result)
-        result = finish(&view, err);
+    int result = show(&view, binds, items, n_items, err);
     for (size_t i = 0; i < view.n; i++)
         free(view.grown[i].path);
     free(view.grown);

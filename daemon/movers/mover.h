@@ -17,6 +17,8 @@ struct mover_progress {
 struct mover_host {
     void (*progress)(void *arg, const struct mover_progress *progress); /* throttled by the host */
     bool (*cancelled)(void *arg);
+    /* Before the first restored file is moved to its place: a restore that ends badly afterwards has left something there. */
+    void (*publishing)(void *arg);
     int cancel_fd;              /* becomes readable (end-of-file) on cancel: poll it */
     void *arg;
 };
@@ -30,13 +32,21 @@ struct mover_item {
 };
 
 struct mover_request {
-    const json_t *repository;   /* {"name","mover","path"|"url","password_file",...} */
+    const json_t *repository;   /* {"name","mover","path"|"url","password_file","state_dir"...}; see also its mover's page in docs/movers */
     const char *backup_id;
+    int64_t bandwidth;          /* bytes per second into the repository, at most; 0 = no limit */
     const json_t *document;     /* Backup Components Document: stored in the repository beside the data */
     const struct mover_item *items;
     size_t n_items;
     const char *const *excludes; /* absolute original paths or globs, NULL-ended */
     /* Bind mounts that present each snapshot at its original path: done by the host before run (private mount namespace). */
+};
+
+/* A file set as it was backed up (vss-model 4.6). */
+struct mover_file_set {
+    const char *path; /* original folder */
+    const char *spec; /* "*" or a glob for file names */
+    bool recursive;
 };
 
 struct mover_restore {
@@ -47,6 +57,12 @@ struct mover_restore {
     const char *target;         /* its path, for messages and for external tools */
     const char *const *paths;   /* original path prefixes to restore; NULL or empty = all */
     bool overwrite;
+    /* Of a restore session; without sets all the rest is unused. */
+    const struct mover_file_set *sets; /* what to restore instead of paths */
+    size_t n_sets;
+    const char *const *excepts; /* original folders that are left out, with all beneath them; NULL-ended, or NULL */
+    const char *strip;          /* what lies beneath this original folder lies beneath the target afterwards; NULL = "/" */
+    const char *rename;         /* the one file that the sets name takes this name; NULL = its own */
 };
 
 enum { MOVER_ABI = 1 };
@@ -56,21 +72,33 @@ struct mover {
     const char *name;
     const char *title;
     bool needs_original_path;   /* true: the host binds each snapshot at its original path first */
+    bool run_opens;             /* true: run opens the repository by itself, and makes one that is new (seen.h) */
+    bool verbs_open;            /* true: so does every other verb, and open is asked for by name alone */
+    /* Before snapshots are bound over their original paths: opens what run needs and they may hide. NULL: nothing. */
+    int (*prepare)(const json_t *repository, struct err *err);
     /* May it run here, and if not, why ("" = yes). Required. */
     void (*probe)(char ret_reason[256]);
     /* Is this repository usable; create it when it is new and `create`. Required. */
     int (*open)(const json_t *repository, bool create, struct err *err);
-    /* Copy out. ret_result: {"data_id","bytes","files","stored_bytes","files_unmodified"?...}. On cancel: removes its partial
+    /* Copy out. ret_result: {"data_id","bytes","files","stored_bytes","repository_id","files_unmodified"?...} (seen.h). On cancel: removes its partial
      * data, leaves the repository clean, fails with VSS_S_ASYNC_CANCELLED. Required. */
     int (*run)(const struct mover_request *request, const struct mover_host *host, json_t **ret_result, struct err *err);
-    /* Restore beneath the target, then check every file against the manifest. ret_result: {"files","bytes","verified":true}. Required. */
+    /* Restore beneath the target: all of it aside, read back and compared with the manifest, and only then moved to its places (after
+     * host->publishing). ret_result: {"files","bytes","verified":true,"warnings"?}; warnings: attributes that could not be set. Required. */
     int (*restore)(const struct mover_restore *request, const struct mover_host *host, json_t **ret_result, struct err *err);
     /* Check the stored data. ret_result: {"files","bytes","damaged":[{"path","reason"}]}. Required. */
     int (*verify)(const json_t *repository, const char *backup_id, const char *data_id, const struct mover_host *host, json_t **ret_result, struct err *err);
-    /* What the repository says it holds: array of {"backup_id","data_id","document","created_at","bytes","files"}. Required. */
+    /* Writes what the catalog says of a backup beside its data, in place of what an earlier call wrote: at any instant the
+     * one or the other can be read. seal: {"version":1,"complete","reason","sealed_at","document"}. VSS_E_OBJECT_NOT_FOUND
+     * when the backup is not there. Required. */
+    int (*seal)(const json_t *repository, const char *backup_id, const json_t *seal, const struct mover_host *host, struct err *err);
+    /* What the repository says it holds: array of {"backup_id","data_id","document","created_at","bytes","files"}, and "seal"
+     * where one was written and can be read, "damaged" (why) where the backup cannot be restored. Required. */
     int (*list)(const json_t *repository, const struct mover_host *host, json_t **ret_items, struct err *err);
     /* Remove one backup's data; gone already is success. Required. */
     int (*remove)(const json_t *repository, const char *backup_id, const char *data_id, const struct mover_host *host, struct err *err);
+    /* Remove what killed runs left (partial data, stale locks of this host); what a live run holds stays. NULL: open does it. */
+    void (*sweep)(const json_t *repository);
 };
 
 /* The last line of a mover's file: names its `const struct mover mover_NAME`; the build collects them. */

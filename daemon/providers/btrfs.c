@@ -12,7 +12,7 @@
 
 #include "base/cleanup.h"
 #include "base/str.h"
-#include "providers/keeper.h"
+#include "providers/btrfs_revert.h"
 
 /* Measured on loop devices: 6 ms idle, 57 ms (93 at worst) under fio. */
 enum { WINDOW_MS = 60 };
@@ -93,7 +93,7 @@ static int btrfs_plan(const struct provider_environment *env, const struct volum
     (void)env;
     (void)volume;
     (void)err;
-    *ret = (struct provider_plan){.atomic = true, .bytes = 0, .window_ms = WINDOW_MS, .freeze = FREEZE_FORBIDDEN};
+    *ret = (struct provider_plan){.atomic = true, .flushed = true, .bytes = 0, .window_ms = WINDOW_MS, .freeze = FREEZE_FORBIDDEN};
     return 0;
 }
 
@@ -110,6 +110,8 @@ static int btrfs_unmake(const struct place *place, const char *id, struct err *e
 {
     struct stat stat_of;
     char path[PATH_MAX];
+    if (btrfs_revert_clear(place, id, err) < 0)
+        return -1;
     if (fstatat(place->fd, id, &stat_of, AT_SYMLINK_NOFOLLOW) < 0 && errno == ENOENT)
         return 0;
     if (!str_format(path, sizeof(path), "%s/%s", place->path, id))
@@ -155,14 +157,50 @@ static int btrfs_remove(const struct provider_environment *env, const struct pro
     return keeper_remove(&keeper, env, snapshot, err);
 }
 
+static int btrfs_open(const struct provider_environment *env, const struct provider_snapshot *snapshot,
+                      struct err *err)
+{
+    return keeper_open_tree(&keeper, env, snapshot, err);
+}
+
+static int btrfs_expose(const struct provider_environment *env, const struct provider_snapshot *snapshot, int target,
+                        struct err *err)
+{
+    return keeper_expose(&keeper, env, snapshot, target, err);
+}
+
+static int btrfs_unexpose(const struct provider_environment *env, const struct provider_snapshot *snapshot,
+                          const char *path, struct err *err)
+{
+    return keeper_unexpose(&keeper, env, snapshot, path, err);
+}
+
+static int revert(const struct provider_environment *env, const struct provider_snapshot *snapshot,
+                  struct provider_revert *wish, struct err *err)
+{
+    return btrfs_revert(&keeper, env, snapshot, wish, err);
+}
+
+static int reverted(const struct provider_environment *env, const struct provider_snapshot *snapshot, const char *job,
+                    struct err *err)
+{
+    return btrfs_reverted(&keeper, env, snapshot, job, err);
+}
+
 const struct provider provider_btrfs = {.abi = PROVIDER_ABI,
                                         .name = "btrfs",
                                         .title = "btrfs read-only snapshots, atomic per subvolume",
+                                        .storage = "differential",
                                         .probe = btrfs_probe,
                                         .match = btrfs_match,
                                         .plan = btrfs_plan,
                                         .prepare = btrfs_prepare,
                                         .create = btrfs_create,
                                         .list = btrfs_list,
-                                        .remove = btrfs_remove};
+                                        .remove = btrfs_remove,
+                                        .open = btrfs_open,
+                                        .expose = btrfs_expose,
+                                        .unexpose = btrfs_unexpose,
+                                        .revert = revert,
+                                        .reverted = reverted};
 PROVIDER_EXPORT(btrfs);

@@ -110,14 +110,37 @@ static int copy_remove(const struct provider_environment *env, const struct prov
     return keeper_remove(&keeper, env, snapshot, err);
 }
 
+static int copy_open(const struct provider_environment *env, const struct provider_snapshot *snapshot,
+                      struct err *err)
+{
+    return keeper_open_tree(&keeper, env, snapshot, err);
+}
+
+static int copy_expose(const struct provider_environment *env, const struct provider_snapshot *snapshot, int target,
+                        struct err *err)
+{
+    return keeper_expose(&keeper, env, snapshot, target, err);
+}
+
+static int copy_unexpose(const struct provider_environment *env, const struct provider_snapshot *snapshot,
+                          const char *path, struct err *err)
+{
+    return keeper_unexpose(&keeper, env, snapshot, path, err);
+}
+
 const struct provider provider_copy = {.abi = PROVIDER_ABI,
                                        .name = "copy",
                                        .title = "Plain copy into the staging directory",
+                                       .storage = "plex",
+                                       .by_file = true,
                                        .probe = copy_probe,
                                        .match = copy_match,
                                        .plan = copy_plan,
                                        .prepare = copy_prepare,
                                        .create = copy_create,
                                        .list = copy_list,
-                                       .remove = copy_remove};
+                                       .remove = copy_remove,
+                                       .open = copy_open,
+                                       .expose = copy_expose,
+                                       .unexpose = copy_unexpose};
 PROVIDER_EXPORT(copy);

@@ -11,6 +11,7 @@
 #include "base/ident.h"
 #include "base/jsonspec.h"
 #include "base/str.h"
+#include "providers/exposure.h"
 #include "providers/mark.h"
 
 /* Far longer than the time from PrepareForBackup to DoSnapshotSet. */
@@ -35,6 +36,14 @@ static int open_volume(const struct volume *volume, struct err *err)
     return fd;
 }
 
+/* The path that failed is the source's; what is full is the place of the snapshots. */
+static int hint_room(const struct place *place, struct err *err)
+{
+    if (err && err->hr == (uint32_t)VSS_E_INSUFFICIENT_STORAGE && !err->hint[0])
+        str_format(err->hint, sizeof(err->hint), "Make room where the snapshot is kept: %s.", place->path);
+    return -1;
+}
+
 static int prepare_one(const struct keeper *keeper, const struct provider_environment *env,
                        struct provider_snapshot *snapshot, struct err *err)
 {
@@ -43,8 +52,10 @@ static int prepare_one(const struct keeper *keeper, const struct provider_enviro
         return -1;
     AUTO_FD int volume = open_volume(&snapshot->volume, err);
     mark_sweep(&place, keeper->provider, env->node, DANGLING_S);
-    if (volume < 0 || mark_write(&place, keeper->provider, env->node, snapshot, err) < 0)
+    if (volume < 0)
         return -1;
+    if (mark_write(&place, keeper->provider, env->node, snapshot, err) < 0)
+        return hint_room(&place, err);
     if (keeper->sync && syncfs(volume) < 0)
         return err_errno(err, provider_hresult(errno), errno, NULL, "cannot write out %s", snapshot->volume.path);
     return 0;
@@ -85,14 +96,16 @@ static int create_one(const struct keeper *keeper, const struct provider_environ
     if (open_place(keeper, env, &snapshot->volume, &place, err) < 0)
         return -1;
     AUTO_FD int volume = open_volume(&snapshot->volume, err);
-    if (volume < 0 || mark_write(&place, keeper->provider, env->node, snapshot, err) < 0)
+    if (volume < 0)
         return -1;
+    if (mark_write(&place, keeper->provider, env->node, snapshot, err) < 0)
+        return hint_room(&place, err);
     if (!str_format(snapshot->path, sizeof(snapshot->path), "%s/%s", place.path, snapshot->id))
         return err_set(err, E_INVALIDARG, NULL, "%s: the path is too long", place.path);
     snapshot->atomic = keeper->atomic;
     snapshot->writable = false;
     snapshot->bytes = -1;
-    return keeper->make(env, volume, &place, snapshot, err);
+    return keeper->make(env, volume, &place, snapshot, err) < 0 ? hint_room(&place, err) : 0;
 }
 
 /* Nothing may exist under a new snapshot's id: undoing the set would remove it. */
@@ -184,21 +197,29 @@ static int place_of_snapshot(const struct keeper *keeper, const struct provider_
                            snapshot->id);
 }
 
+/* The place that a snapshot lies in: 1 with our mark for it, 0 without one (ret->fd may be -1), -1 with err. */
+static int find(const struct keeper *keeper, const struct provider_environment *env,
+                const struct provider_snapshot *snapshot, struct place *ret, struct err *err)
+{
+    char path[PATH_MAX];
+    ret->fd = -1;
+    if (!uuid_valid(snapshot->id))
+        return err_set(err, E_INVALIDARG, NULL, "\"%s\" is no snapshot id", snapshot->id);
+    if (place_of_snapshot(keeper, env, snapshot, path, err) < 0 || place_open(path, false, ret, err) < 0)
+        return -1;
+    return ret->fd < 0 ? 0 : mark_check(ret, keeper->provider, env->node, snapshot->id, err);
+}
+
 int keeper_remove(const struct keeper *keeper, const struct provider_environment *env,
                   const struct provider_snapshot *snapshot, struct err *err)
 {
-    char path[PATH_MAX];
     struct stat stat;
     AUTO_PLACE struct place place = {.fd = -1};
-    if (!uuid_valid(snapshot->id))
-        return err_set(err, E_INVALIDARG, NULL, "\"%s\" is no snapshot id", snapshot->id);
-    if (place_of_snapshot(keeper, env, snapshot, path, err) < 0 || place_open(path, false, &place, err) < 0)
+    int marked = find(keeper, env, snapshot, &place, err);
+    if (marked < 0)
         return -1;
     if (place.fd < 0)
         return 0;
-    int marked = mark_check(&place, keeper->provider, env->node, snapshot->id, err);
-    if (marked < 0)
-        return -1;
     if (!marked)
         return fstatat(place.fd, snapshot->id, &stat, AT_SYMLINK_NOFOLLOW) < 0
                    ? 0
@@ -207,4 +228,59 @@ int keeper_remove(const struct keeper *keeper, const struct provider_environment
     if (keeper->unmake(&place, snapshot->id, err) < 0)
         return -1;
     return mark_remove(&place, snapshot->id, err);
+}
+
+int keeper_open(const struct keeper *keeper, const struct provider_environment *env,
+                const struct provider_snapshot *snapshot, struct place *ret_place, int *ret_tree, struct err *err)
+{
+    int marked = find(keeper, env, snapshot, ret_place, err);
+    if (marked < 0)
+        return -1;
+    *ret_tree = marked ? openat(ret_place->fd, snapshot->id, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) : -1;
+    if (*ret_tree >= 0)
+        return 0;
+    return marked && errno != ENOENT
+               ? err_errno(err, provider_hresult(errno), errno, NULL, "cannot open the snapshot %s/%s", ret_place->path,
+                           snapshot->id)
+               : err_set(err, VSS_E_OBJECT_NOT_FOUND, NULL, "snapshot %s of %s is not on its disk any more",
+                         snapshot->id, snapshot->volume.path);
+}
+
+int keeper_open_tree(const struct keeper *keeper, const struct provider_environment *env,
+                     const struct provider_snapshot *snapshot, struct err *err)
+{
+    AUTO_PLACE struct place place = {.fd = -1};
+    int tree = -1;
+    return keeper_open(keeper, env, snapshot, &place, &tree, err) < 0 ? -1 : tree;
+}
+
+int keeper_expose(const struct keeper *keeper, const struct provider_environment *env,
+                  const struct provider_snapshot *snapshot, int target, struct err *err)
+{
+    AUTO_PLACE struct place place = {.fd = -1};
+    AUTO_FD int tree = -1;
+    if (keeper_open(keeper, env, snapshot, &place, &tree, err) < 0)
+        return -1;
+    if (exposure_is(target, tree))
+        return 0;
+    if (exposure_is_mount(target)) {
+        err_invalid(err, "/path", "something else is mounted there");
+        return -1;
+    }
+    return exposure_attach(tree, target, snapshot->id, err);
+}
+
+int keeper_unexpose(const struct keeper *keeper, const struct provider_environment *env,
+                    const struct provider_snapshot *snapshot, const char *path, struct err *err)
+{
+    AUTO_PLACE struct place place = {.fd = -1};
+    AUTO_FD int tree = -1;
+    if (keeper_open(keeper, env, snapshot, &place, &tree, err) < 0)
+        return -1;
+    AUTO_FD int at = place_open_path(path, O_RDONLY | O_DIRECTORY);
+    if (at < 0 && (errno == ENOENT || errno == ENOTDIR || errno == ELOOP))
+        return 0;
+    if (at < 0)
+        return err_errno(err, provider_hresult(errno), errno, NULL, "cannot open %s", path);
+    return exposure_is(at, tree) ? exposure_detach(at, path, err) : 0;
 }

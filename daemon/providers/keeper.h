@@ -30,3 +30,13 @@ int keeper_list(const struct keeper *keeper, const struct provider_environment *
                 size_t n, json_t **ret, struct err *err);
 int keeper_remove(const struct keeper *keeper, const struct provider_environment *env,
                   const struct provider_snapshot *snapshot, struct err *err);
+/* A snapshot of ours: its place, and its tree. VSS_E_OBJECT_NOT_FOUND when either, or our mark, is gone. */
+int keeper_open(const struct keeper *keeper, const struct provider_environment *env,
+                const struct provider_snapshot *snapshot, struct place *ret_place, int *ret_tree, struct err *err);
+/* The same, of its tree alone: a descriptor, or -1. */
+int keeper_open_tree(const struct keeper *keeper, const struct provider_environment *env,
+                     const struct provider_snapshot *snapshot, struct err *err);
+int keeper_expose(const struct keeper *keeper, const struct provider_environment *env,
+                  const struct provider_snapshot *snapshot, int target, struct err *err);
+int keeper_unexpose(const struct keeper *keeper, const struct provider_environment *env,
+                    const struct provider_snapshot *snapshot, const char *path, struct err *err);

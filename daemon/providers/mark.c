@@ -55,11 +55,8 @@ int mark_check(const struct place *place, const char *provider, const char *node
     return 1;
 }
 
-static int write_file(const struct place *place, const char *name, const char *text)
+static int write_all(int fd, const char *text)
 {
-    AUTO_FD int fd = openat(place->fd, name, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return errno;
     for (size_t left = strlen(text); left;) {
         ssize_t n = write(fd, text, left);
         if (n < 0 && errno != EINTR)
@@ -70,10 +67,36 @@ static int write_file(const struct place *place, const char *name, const char *t
     return fsync(fd) < 0 ? errno : 0;
 }
 
+/* A file without a name until it is whole: a worker that is killed meanwhile leaves nothing. */
+static int write_unnamed(const struct place *place, const char *name, const char *text)
+{
+    char path[64];
+    AUTO_FD int fd = openat(place->fd, ".", O_WRONLY | O_TMPFILE | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return errno;
+    int r = write_all(fd, text);
+    str_format(path, sizeof(path), "/proc/self/fd/%d", fd);
+    return r ? r : linkat(AT_FDCWD, path, place->fd, name, AT_SYMLINK_FOLLOW) < 0 ? errno : 0;
+}
+
+/* Where the file system has no such files (open(2): EOPNOTSUPP, EISDIR, ENOENT). */
+static int write_renamed(const struct place *place, const char *id, const char *name, const char *text)
+{
+    char new_name[NAME_SIZE];
+    str_format(new_name, sizeof(new_name), "%s.new", id);
+    AUTO_FD int fd = openat(place->fd, new_name, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+    int r = fd < 0 ? errno : write_all(fd, text);
+    if (!r && renameat(place->fd, new_name, place->fd, name) < 0)
+        r = errno;
+    if (r)
+        unlinkat(place->fd, new_name, 0);
+    return r;
+}
+
 int mark_write(const struct place *place, const char *provider, const char *node,
                const struct provider_snapshot *snapshot, struct err *err)
 {
-    char name[NAME_SIZE], new_name[NAME_SIZE], created[CLOCK_RFC3339_SIZE];
+    char name[NAME_SIZE], created[CLOCK_RFC3339_SIZE];
     int r = mark_check(place, provider, node, snapshot->id, err);
     if (r)
         return r < 0 ? -1 : 0;
@@ -85,14 +108,11 @@ int mark_write(const struct place *place, const char *provider, const char *node
     if (!text)
         return err_set(err, E_INVALIDARG, NULL, "volume of snapshot %s: its path is not UTF-8", snapshot->id);
     str_format(name, sizeof(name), "%s.json", snapshot->id);
-    str_format(new_name, sizeof(new_name), "%s.new", snapshot->id);
-    r = write_file(place, new_name, text);
-    if (!r && renameat(place->fd, new_name, place->fd, name) < 0)
-        r = errno;
+    r = write_unnamed(place, name, text);
+    if (r == EOPNOTSUPP || r == EISDIR || r == ENOENT)
+        r = write_renamed(place, snapshot->id, name, text);
     if (!r && fsync(place->fd) < 0)
         r = errno;
-    if (r)
-        unlinkat(place->fd, new_name, 0);
     return r ? mark_errno(place, snapshot->id, r, "write", err) : 0;
 }
 

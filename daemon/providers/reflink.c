@@ -112,14 +112,37 @@ static int reflink_remove(const struct provider_environment *env, const struct p
     return keeper_remove(&keeper, env, snapshot, err);
 }
 
+static int reflink_open(const struct provider_environment *env, const struct provider_snapshot *snapshot,
+                      struct err *err)
+{
+    return keeper_open_tree(&keeper, env, snapshot, err);
+}
+
+static int reflink_expose(const struct provider_environment *env, const struct provider_snapshot *snapshot, int target,
+                        struct err *err)
+{
+    return keeper_expose(&keeper, env, snapshot, target, err);
+}
+
+static int reflink_unexpose(const struct provider_environment *env, const struct provider_snapshot *snapshot,
+                          const char *path, struct err *err)
+{
+    return keeper_unexpose(&keeper, env, snapshot, path, err);
+}
+
 const struct provider provider_reflink = {.abi = PROVIDER_ABI,
                                           .name = "reflink",
                                           .title = "Tree of reflinks on the same file system (XFS, btrfs)",
+                                          .storage = "differential",
+                                          .by_file = true,
                                           .probe = reflink_probe,
                                           .match = reflink_match,
                                           .plan = reflink_plan,
                                           .prepare = reflink_prepare,
                                           .create = reflink_create,
                                           .list = reflink_list,
-                                          .remove = reflink_remove};
+                                          .remove = reflink_remove,
+                                          .open = reflink_open,
+                                          .expose = reflink_expose,
+                                          .unexpose = reflink_unexpose};
 PROVIDER_EXPORT(reflink);

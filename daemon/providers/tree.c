@@ -212,7 +212,8 @@ int tree_copy(const struct tree_job *job, int source_fd, const char *source, int
                              .cancelled = job->cancelled,
                              .cancelled_arg = job->cancelled_arg,
                              .skip = job->skip,
-                             .n_skip = job->n_skip};
+                             .n_skip = job->n_skip,
+                             .only = job->only};
     *ret = (struct tree_stats){0};
     str_format(copy.links_name, sizeof(copy.links_name), "%s.links", name);
     int r = tree_walk_run(&walk, source_fd, source, err);
@@ -313,7 +314,8 @@ int tree_measure(const struct tree_job *job, int source_fd, const char *source, 
                              .cancelled = job->cancelled,
                              .cancelled_arg = job->cancelled_arg,
                              .skip = job->skip,
-                             .n_skip = job->n_skip};
+                             .n_skip = job->n_skip,
+                             .only = job->only};
     *ret = (struct tree_stats){0};
     return tree_walk_run(&walk, source_fd, source, err);
 }

@@ -20,6 +20,7 @@ struct tree_job {
     void *cancelled_arg;
     const struct tree_identity *skip; /* directories left out, e.g. the place where the copies are kept */
     size_t n_skip;
+    const json_t *only; /* names at the top of the tree: nothing else is looked at; NULL = all of it */
 };
 
 /* Makes `name` in place_fd (must not exist) a copy of the tree of source_fd: owners, modes, times, extended attributes

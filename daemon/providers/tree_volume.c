@@ -12,7 +12,7 @@ int tree_copy_volume(const struct provider_environment *env, int volume_fd, cons
     struct tree_stats stats = {0};
     size_t n = place_skips(env, &snapshot->volume, skip);
     skip[n++] = place->identity;
-    struct tree_job job = {.cancelled = env->cancelled, .cancelled_arg = env->cancelled_arg, .skip = skip, .n_skip = n};
+    struct tree_job job = {.cancelled = env->cancelled, .cancelled_arg = env->cancelled_arg, .skip = skip, .n_skip = n, .only = snapshot->volume.only};
     int r = tree_copy(&job, volume_fd, snapshot->volume.path, place->fd, snapshot->id, clone, &stats, err);
     json_decref(stats.nested); /* the planner has asked for them before: they are in the set or left out by name */
     snapshot->bytes = stats.bytes;
@@ -26,7 +26,8 @@ int tree_measure_volume(const struct provider_environment *env, const struct vol
     struct tree_job job = {.cancelled = env->cancelled,
                            .cancelled_arg = env->cancelled_arg,
                            .skip = skip,
-                           .n_skip = place_skips(env, volume, skip)};
+                           .n_skip = place_skips(env, volume, skip),
+                           .only = volume->only};
     AUTO_FD int fd = place_open_path(volume->path, O_RDONLY | O_DIRECTORY);
     if (fd < 0)
         return err_errno(err, errno == ENOENT ? (uint32_t)VSS_E_OBJECT_NOT_FOUND : provider_hresult(errno), errno, NULL,

@@ -212,9 +212,21 @@ static int one_entry(struct tree_walk *walk, int dirfd, const char *name, struct
     return 0;
 }
 
+static int list_only(struct tree_walk *walk, struct err *err)
+{
+    size_t i;
+    const json_t *name;
+    json_array_foreach(walk->only, i, name)
+        if (one_entry(walk, dirchain_top(&walk->chain), json_string_value(name), err) < 0)
+            return -1;
+    return 0;
+}
+
 /* Visits what is no directory and remembers the names of the directories: nothing of the stream stays open below. */
 static int list_level(struct tree_walk *walk, struct err *err)
 {
+    if (walk->only && walk->n_levels == 1)
+        return list_only(walk, err);
     int fd = openat(dirchain_top(&walk->chain), ".", OPEN_DIRECTORY);
     CLEANUP(closedir_cleanup) DIR *dir = fd < 0 ? NULL : fdopendir(fd);
     if (!dir) {

@@ -1,6 +1,7 @@
 #pragma once
 /* Walks a directory tree by file descriptors only (no path is ever resolved twice), as deep as it goes with a bounded
  * number of open descriptors, without leaving the file system: mounts and btrfs subvolumes are boundaries. */
+#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -56,6 +57,7 @@ struct tree_walk {
     void *cancelled_arg;
     const struct tree_identity *skip;
     size_t n_skip;
+    const json_t *only;           /* names at the top; NULL = all of them */
     bool unlock; /* make directories accessible to us before opening (removal) */
     /* the walk's own */
     struct dirchain chain;

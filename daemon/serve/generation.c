@@ -1,6 +1,7 @@
 /* One generation: front, core and agent, started together and ended together. A role that dies takes the others
  * along, because they hold ends of its channels; its successors start clean. */
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -13,6 +14,8 @@
 #include "base/jsonspec.h"
 #include "base/log.h"
 #include "base/str.h"
+#include "base/undo_bounds.h"
+#include "guardian/thaw_orphans.h"
 #include "serve/serve_private.h"
 
 static const char *const role_names[ROLE_NAMES] = {
@@ -46,6 +49,11 @@ static void generation_ended(struct serve *serve)
     serve->backoff_ms = serve->backoff_ms * 2 > SERVE_BACKOFF_MAX_MS ? SERVE_BACKOFF_MAX_MS : serve->backoff_ms * 2;
 }
 
+bool generation_restores(const struct serve *serve)
+{
+    return serve->restoring || clock_mono_ms() < serve->restoring_until;
+}
+
 void generation_stop(struct serve *serve)
 {
     if (serve->phase == PHASE_STOPPING || serve->phase == PHASE_RESTING)
@@ -56,7 +64,7 @@ void generation_stop(struct serve *serve)
     for (size_t i = 0; i < ROLE_NAMES; i++)
         close_channel(&serve->roles[i]);
     loop_timer_stop(serve->grace);
-    loop_timer_set(serve->bound, SERVE_STOP_MS);
+    loop_timer_set(serve->bound, generation_restores(serve) ? RESTORE_UNDO_AGENT_MS : SERVE_STOP_MS);
     if (!any_running(serve))
         generation_ended(serve);
 }
@@ -66,18 +74,19 @@ static void generation_failed(struct serve *serve, const char *name, const char 
 {
     bool before_ready = serve->phase == PHASE_STARTING;
 
+    for (size_t i = 0; i < ROLE_NAMES; i++)
+        serve->restarts[i] += str_eq(role_names[i], name);
     if (serve->phase == PHASE_DRAINING) {
         log_line(LOG_LEVEL_WARNING, NULL, "%s %s while draining", name, reason);
         generation_stop(serve);
         return;
     }
     if (before_ready && ++serve->failed_starts >= SERVE_FAILED_STARTS_MAX && !serve->ending) {
-        struct err err = {0};
-        err_set(&err, VSS_E_UNEXPECTED, "The lines above, of that role, say why.",
+        struct err *err = &serve->failure;
+        err_set(err, VSS_E_UNEXPECTED, "The lines above, of that role, say why.",
                 "%s %s before it was ready, %u starts in a row", name, reason, serve->failed_starts);
-        log_err(LOG_LEVEL_ERROR, NULL, &err, "giving up");
-        if (serve->terminal_fd >= 0)
-            dprintf(serve->terminal_fd, "quiesced: giving up: %s\n", err.text);
+        log_err(LOG_LEVEL_ERROR, NULL, err, "giving up");
+        err_prefix(err, "giving up");
         serve->ending = true;
         serve->exit_code = 1;
     } else {
@@ -89,7 +98,12 @@ static void generation_failed(struct serve *serve, const char *name, const char 
 
 static void bound_reached(struct serve *serve)
 {
-    if (serve->phase == PHASE_STARTING) {
+    char missing[64];
+
+    if (serve->phase == PHASE_RESTING && serve->joining.awaiting && joining_lacks(serve, missing, sizeof(missing))) {
+        log_line(LOG_LEVEL_WARNING, NULL, "still waiting for: %s (their units tell why they do not come)", missing);
+        loop_timer_set(serve->bound, SERVE_START_MS);
+    } else if (serve->phase == PHASE_STARTING) {
         generation_failed(serve, "a role", "did not become ready in time");
     } else if (serve->phase == PHASE_DRAINING) {
         log_line(LOG_LEVEL_WARNING, NULL, "draining took too long: what still runs is undone");
@@ -167,7 +181,8 @@ static void announce(struct serve *serve)
     struct ready ready = {.ca = json_str(tls, "certificate", pki->ca_public),
                           .certificate = pki->admin_certificate,
                           .key = pki->admin_key,
-                          .token_file = pki->admin_token};
+                          .token_file = pki->admin_token,
+                          .socket = serve->local.fd >= 0 ? serve->local.path : NULL};
     struct err err = {0};
 
     listeners_url(&serve->listeners, 0, ready.url);
@@ -193,6 +208,7 @@ static void role_ready(struct role *role)
     serve->phase = PHASE_SERVING;
     serve->failed_starts = 0;
     serve->serving_since = clock_mono_ms();
+    loop_timer_set(serve->watchdog, 0); /* its first round also brings the first figures */
     announce(serve);
     if (serve->reload_pending)
         generation_reload(serve);
@@ -213,21 +229,71 @@ static void role_reload_failed(struct role *role, const json_t *msg)
     log_err(LOG_LEVEL_ERROR, NULL, &err, "%s keeps what it had before the reload", role->name);
 }
 
+/* Core sees the end of the socket, whatever happens; the fd is the channel's to close. */
+static void role_signs(struct role *role, const json_t *msg, int fd)
+{
+    struct err err = {0};
+
+    if (children_sign(role->serve, json_str(msg, "principal", ""), (int)json_int(msg, "days", 0), fd, &err) != 0)
+        log_err(LOG_LEVEL_ERROR, NULL, &err, "signer");
+}
+
+static void role_seals(struct role *role, int fd)
+{
+    struct err err = {0};
+
+    if (children_seal(role->serve, fd, &err) != 0)
+        log_err(LOG_LEVEL_ERROR, NULL, &err, "signer");
+}
+
+static void role_answered(struct role *role, const json_t *msg)
+{
+    watchdog_answered(role);
+    generation_figures_take(role, json_object_get(msg, "figures"));
+}
+
+/* Core sees the end of the socket when there will be none; the fd is the channel's to close. */
+static void role_wants_courier(struct role *role, int fd)
+{
+    struct err err = {0};
+
+    if (courier_start(role->serve, fd, &err) != 0)
+        log_err(LOG_LEVEL_ERROR, NULL, &err, "courier");
+}
+
 static void on_message(void *arg, json_t *msg, int *fds, size_t n_fds)
 {
     struct role *role = arg;
     const char *type = json_str(msg, "type", "");
 
-    (void)fds;
-    (void)n_fds;
     if (str_eq(type, "ready"))
         role_ready(role);
     else if (str_eq(type, "drained"))
         role_drained(role);
+    else if (str_eq(type, "pong"))
+        role_answered(role, msg);
+    else if (str_eq(type, "figures"))
+        generation_figures_take(role, json_object_get(msg, "figures"));
+    else if (str_eq(type, "sign") && role == &role->serve->roles[ROLE_NAME_CORE] && n_fds == 1)
+        role_signs(role, msg, fds[0]);
+    else if (str_eq(type, "seal") && role == &role->serve->roles[ROLE_NAME_CORE] && n_fds == 1)
+        role_seals(role, fds[0]);
+    else if (str_eq(type, "courier") && role == &role->serve->roles[ROLE_NAME_CORE] && n_fds == 1)
+        role_wants_courier(role, fds[0]);
+    else if (str_eq(type, "restoring") && role == &role->serve->roles[ROLE_NAME_AGENT])
+        role->serve->restoring = json_bool(msg, "active", false);
     else if (str_eq(type, "reload_failed"))
         role_reload_failed(role, msg);
     else
         generation_failed(role->serve, role->name, "sent an unknown message");
+}
+
+/* Waits at most ms. Of a role that is no child of ours there is no status. */
+static bool role_ended(const struct role *role, int ms, int *ret_status)
+{
+    struct pollfd exit = {.fd = role->pidfd, .events = POLLIN};
+
+    return role->joined ? poll(&exit, 1, ms) > 0 : proc_reap(role->pid, role->pidfd, ms, ret_status);
 }
 
 /* The exit follows at once in the ordinary case, and says more than the channel does. */
@@ -239,12 +305,12 @@ static void role_gone(struct role *role, const char *otherwise)
     char text[64] = "", reason[80];
     int status = 0;
 
-    bool gone = role->pid > 0 && proc_reap(role->pid, role->pidfd, EXIT_MS, &status);
+    bool gone = role->pid > 0 && role_ended(role, EXIT_MS, &status);
     if (gone) {
         role->pid = 0;
         loop_io_remove(TAKE_PTR(role->exit_io));
         close(TAKE_FD(role->pidfd));
-        str_format(reason, sizeof(reason), "ended: %s", proc_status_text(status, text, sizeof(text)));
+        str_format(reason, sizeof(reason), "ended: %s", role->joined ? "its unit tells how" : proc_status_text(status, text, sizeof(text)));
     }
     close_channel(role);
     if (serve->phase == PHASE_DRAINING && gone && status == 0)
@@ -279,21 +345,30 @@ static void on_bound(void *arg)
 
 /* --- the start --- */
 
-static int role_start(struct serve *serve, enum role_name name, struct err *err)
+/* Our end of the channel to a role that is started now, or -1. */
+static int role_spawn(struct serve *serve, enum role_name name, struct err *err)
 {
-    struct role *role = &serve->roles[name];
     int control[2];
 
-    *role = (struct role){.serve = serve, .name = role_names[name], .pidfd = -1};
     if (ipc_pair(control, err) != 0)
         return -1;
     int result = children_spawn(serve, name, control[1], err);
     close(control[1]);
-    if (result != 0) {
-        close(control[0]);
+    if (result == 0)
+        return control[0];
+    close(control[0]);
+    return -1;
+}
+
+static int role_start(struct serve *serve, enum role_name name, struct err *err)
+{
+    struct role *role = &serve->roles[name];
+
+    *role = (struct role){.serve = serve, .name = role_names[name], .pidfd = -1};
+    int control = serve->joining.active ? joining_take(serve, name, role, err) : role_spawn(serve, name, err);
+    if (control < 0)
         return err_prefix(err, "%s", role->name);
-    }
-    role->channel = ipc_channel_new(serve->loop, control[0], on_message, on_closed, role);
+    role->channel = ipc_channel_new(serve->loop, control, on_message, on_closed, role);
     role->exit_io = loop_io_add(serve->loop, role->pidfd, EPOLLIN, on_exit_io, role);
     return 0;
 }
@@ -312,6 +387,8 @@ static int send_start(struct serve *serve, const int handover[2], const int agen
             front.fds[front.n++] = files[i];
     for (size_t i = 0; i < serve->listeners.n; i++)
         front.fds[front.n++] = serve->listeners.fds[i];
+    if (serve->local.fd >= 0)
+        front.fds[front.n++] = serve->local.fd;
     AUTO_JSON json_t *to_agent = messages_agent(serve, "start");
     AUTO_JSON json_t *to_front = messages_front(serve, "start");
     ipc_channel_send(serve->roles[ROLE_NAME_AGENT].channel, to_agent, &agent[0], 1);
@@ -344,6 +421,17 @@ static int start_all(struct serve *serve, struct err *err)
     return result;
 }
 
+/* Roles that are units come by themselves; the one that comes last starts the generation. */
+static bool roles_awaited(struct serve *serve)
+{
+    serve->joining.awaiting = serve->joining.active && !joining_complete(serve);
+    if (serve->joining.awaiting) {
+        serve->phase = PHASE_RESTING;
+        loop_timer_set(serve->bound, SERVE_AWAIT_MS);
+    }
+    return serve->joining.awaiting;
+}
+
 void generation_start(struct serve *serve)
 {
     struct err err = {0};
@@ -352,7 +440,15 @@ void generation_start(struct serve *serve)
         serve->bound = loop_timer_new(serve->loop, on_bound, serve);
         serve->grace = loop_timer_new(serve->loop, grace_over, serve);
     }
+    if (roles_awaited(serve))
+        return;
     serve->phase = PHASE_STARTING;
+    if (serve->restoring) /* what its agent knew of writers that are still at it */
+        serve->restoring_until = clock_mono_ms() + RESTORE_UNDO_AGENT_MS;
+    serve->restoring = false;
+    generation_figures_drop(serve); /* of the generation before */
+    if (!serve->joining.active) /* the agent's unit does it itself: we may not */
+        thaw_orphans(); /* of the generation before: its agent may have been killed with a guardian that was stopped */
     for (size_t i = 0; i < ROLE_NAMES; i++)
         serve->roles[i] = (struct role){.serve = serve, .name = role_names[i], .pidfd = -1};
     loop_timer_set(serve->bound, SERVE_START_MS);

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/jsonspec.h"
 #include "base/log.h"
 #include "base/str.h"
 #include "conf/listen.h"
@@ -67,6 +68,40 @@ int listeners_open(struct listeners *listeners, const json_t *texts, bool forgiv
         return -1;
     }
     return 0;
+}
+
+int listeners_take(struct listeners *listeners, struct inherited *inherited, struct err *err)
+{
+    for (int fd; (fd = inherited_pull(inherited, LISTENERS_INHERITED)) >= 0;) {
+        int domain = 0, on = 1;
+        socklen_t size = sizeof(domain);
+        if (listeners->n == SERVE_LISTENERS_MAX || getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) != 0 ||
+            (domain != AF_INET && domain != AF_INET6)) {
+            close(fd);
+            listeners_close(listeners);
+            return err_set(err, E_INVALIDARG, "ListenStream= of quiesced.socket takes ADDRESS:PORT, at most 16 of them.",
+                           "the service manager has opened a socket that cannot be served over TLS");
+        }
+        setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+        listeners->fds[listeners->n++] = fd;
+        listeners->inherited = true;
+    }
+    return 0;
+}
+
+json_t *listeners_texts(const struct listeners *listeners)
+{
+    json_t *texts = json_array();
+
+    for (size_t i = 0; i < listeners->n; i++) {
+        struct sockaddr_storage address = {0};
+        socklen_t size = sizeof(address);
+        char text[64];
+        getsockname(listeners->fds[i], (struct sockaddr *)&address, &size);
+        listen_format(&address, false, text);
+        json_add(texts, json_string(text));
+    }
+    return texts;
 }
 
 void listeners_close(struct listeners *listeners)

@@ -5,21 +5,20 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/jsonspec.h"
 #include "base/str.h"
+#include "serve/patience.h"
 #include "serve/serve_private.h"
 
 DEFINE_CLEANUP(struct ifaddrs *, freeifaddrs)
 
-enum { FQDN_SECONDS = 2 }; /* a dead name server must not hold the start up; the short name is then served alone */
+enum { FQDN_MS = 2000 }; /* a dead name server must not hold the start up; the short name is then served alone */
 
 void names_node(char *ret, size_t size)
 {
@@ -83,41 +82,19 @@ static void *lookup_run(void *arg)
     return NULL;
 }
 
-/* With every signal blocked: they belong to the loop's thread. */
-static bool lookup_start(struct lookup *lookup)
-{
-    pthread_attr_t detached;
-    pthread_t thread;
-    sigset_t all, before;
-
-    sigfillset(&all);
-    pthread_attr_init(&detached);
-    pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
-    pthread_sigmask(SIG_BLOCK, &all, &before);
-    bool started = pthread_create(&thread, &detached, lookup_run, lookup) == 0;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_attr_destroy(&detached);
-    return started;
-}
-
 static void add_fqdn(json_t *list, const char *node)
 {
     struct lookup *lookup = mem_new(sizeof(*lookup));
-    struct timespec end;
 
     pthread_mutex_init(&lookup->lock, NULL);
     pthread_cond_init(&lookup->ended, NULL);
     str_copy(lookup->node, sizeof(lookup->node), node);
-    clock_gettime(CLOCK_REALTIME, &end);
-    end.tv_sec += FQDN_SECONDS;
-    if (!lookup_start(lookup)) {
+    if (!patience_start(lookup_run, lookup)) {
         lookup_free(lookup);
         return;
     }
     pthread_mutex_lock(&lookup->lock);
-    while (!lookup->done && pthread_cond_timedwait(&lookup->ended, &lookup->lock, &end) == 0)
-        ;
-    bool done = lookup->done;
+    bool done = patience_wait(&lookup->ended, &lookup->lock, &lookup->done, FQDN_MS);
     lookup->abandoned = !done;
     pthread_mutex_unlock(&lookup->lock);
     if (!done)

@@ -38,11 +38,21 @@ void notify_reloading(void)
     notify_state(state);
 }
 
+int64_t notify_watchdog_ms(void)
+{
+    const char *text = getenv("WATCHDOG_USEC"), *pid = getenv("WATCHDOG_PID");
+    int64_t us, whose;
+
+    if (!text || !str_to_int(text, 1, INT64_MAX / 2, &us) || (pid && (!str_to_int(pid, 1, INT32_MAX, &whose) || whose != getpid())))
+        return 0;
+    return us / 1000;
+}
+
 int notify_ready_file(const char *path, const struct ready *ready, struct err *err)
 {
     AUTO_JSON json_t *doc =
-        json_pack("{s:s, s:s, s:s, s:s, s:s, s:i}", "url", ready->url, "ca", ready->ca, "cert", ready->certificate,
-                  "key", ready->key, "token_file", ready->token_file, "pid", (int)getpid());
+        json_pack("{s:s, s:s, s:s, s:s, s:s, s:s?, s:i}", "url", ready->url, "ca", ready->ca, "cert", ready->certificate,
+                  "key", ready->key, "token_file", ready->token_file, "socket", ready->socket, "pid", (int)getpid());
     AUTO_FREE char *text = doc ? json_dumps(doc, JSON_COMPACT) : NULL;
 
     if (!text)

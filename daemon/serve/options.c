@@ -16,7 +16,7 @@ static const char usage[] =
     "  --state-dir DIR     default /var/lib/quiesced, for other users than root $XDG_STATE_HOME/quiesced\n"
     "  --listen ADDR:PORT  in place of the configuration's listen; port 0 takes any free one\n"
     "  --ready-file FILE   written once requests are served: "
-    "{\"url\",\"ca\",\"cert\",\"key\",\"token_file\",\"pid\"}\n";
+    "{\"url\",\"ca\",\"cert\",\"key\",\"token_file\",\"socket\",\"pid\"}\n";
 
 int options_parse(int argc, char **argv, struct serve_options *ret)
 {
@@ -38,6 +38,8 @@ int options_parse(int argc, char **argv, struct serve_options *ret)
             ret->ready_file = optarg;
         } else if (option == 'l' && ret->n_listen < SERVE_LISTENERS_MAX) {
             ret->listen[ret->n_listen++] = optarg;
+        } else if (option == 'h') {
+            exit(fputs(usage, stdout) < 0 || fflush(stdout) != 0);
         } else {
             fputs(usage, stderr);
             return -1;

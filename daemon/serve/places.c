@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/fsuid.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -18,7 +19,7 @@
 
 DEFINE_CLEANUP(DIR *, closedir)
 
-static int make_parents(const char *path, struct err *err)
+int places_parents(const char *path, struct err *err)
 {
     char part[PATH_MAX];
 
@@ -35,7 +36,7 @@ static int make_directory(const char *path, mode_t mode, const struct proc_ident
 {
     struct stat status;
 
-    if (make_parents(path, err) != 0)
+    if (places_parents(path, err) != 0)
         return -1;
     if (mkdir(path, mode) != 0 && errno != EEXIST)
         return err_errno(err, VSS_E_UNEXPECTED, errno, "Give another --state-dir DIR.", "cannot create %s", path);
@@ -117,6 +118,33 @@ static int take_installation(struct places *places, struct err *err)
     return atomic_file_write(path, 0644, places->installation, strlen(places->installation), err);
 }
 
+/* Core must pass every directory above its store: said here, by who can mend it, not by a role that cannot start.
+ * Asked of the kernel as that user, since access control lists count too. */
+static int check_reachable(const char *path, const struct proc_identity *user, struct err *err)
+{
+    char passed[PATH_MAX] = "/", part[PATH_MAX];
+    struct stat status;
+    int failed = 0;
+
+    setfsgid(user->gid);
+    setfsuid(user->uid);
+    for (size_t end = 1; !failed; end++) {
+        end += strcspn(path + end, "/");
+        str_format(part, sizeof(part), "%.*s", (int)end, path);
+        failed = stat(part, &status) == 0 ? 0 : errno;
+        if (!failed)
+            str_copy(passed, sizeof(passed), part);
+        if (!path[end])
+            break;
+    }
+    setfsuid(geteuid());
+    setfsgid(getegid());
+    if (!failed)
+        return 0;
+    return err_errno(err, VSS_E_UNEXPECTED, failed, "Open it (chmod o+x), or give another --state-dir DIR.",
+                     "state directory: user %s cannot pass %s", user->name, passed);
+}
+
 int places_make(struct places *places, const json_t *config, const struct proc_identity *core, struct err *err)
 {
     const json_t *copy = json_object_get(json_object_get(config, "providers"), "copy");
@@ -130,7 +158,7 @@ int places_make(struct places *places, const json_t *config, const struct proc_i
     if (take_installation(places, err) != 0 || make_directory(places->pki.directory, 0700, NULL, err) != 0 ||
         make_directory(places->store, 0700, core, err) != 0)
         return -1;
-    if (geteuid() == 0 && give_files(places->store, core, err) != 0)
+    if (geteuid() == 0 && (check_reachable(places->store, core, err) != 0 || give_files(places->store, core, err) != 0))
         return -1;
     return make_directory(places->staging, 0711, NULL, err);
 }
@@ -161,15 +189,32 @@ static int create_user(const char *name, struct err *err)
                    proc_status_text(status, text, sizeof(text)));
 }
 
+/* One daemon at a time: useradd looks for a user before it takes the lock of /etc/passwd, so that of two at once the second
+ * gives the first one's user another uid. The lock ends with the descriptor. -1 without it: then useradd's own has to do. */
+static int lock_users(void)
+{
+    enum { ATTEMPTS = 150, PAUSE_MS = 200 };
+    AUTO_FD int fd = open("/etc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    for (int i = 0; fd >= 0 && i < ATTEMPTS; i++) {
+        if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+            return TAKE_FD(fd);
+        nanosleep(&(struct timespec){0, PAUSE_MS * 1000000L}, NULL);
+    }
+    return -1;
+}
+
 int places_user(const char *name, struct proc_identity *ret, struct err *err)
 {
     enum { ATTEMPTS = 10, PAUSE_MS = 200 };
 
     if (geteuid() != 0)
         return proc_identity_lookup(NULL, ret, err);
+    AUTO_FD int lock = lock_users();
+    (void)lock;
     if (getpwnam(name))
         return proc_identity_lookup(name, ret, err);
-    /* Another daemon that starts at the same moment may make the same user, or hold the lock of /etc/passwd. */
+    /* Somebody else may hold the lock of /etc/passwd. */
     for (int i = 0; i < ATTEMPTS && create_user(name, err) != 0 && !getpwnam(name); i++)
         nanosleep(&(struct timespec){0, PAUSE_MS * 1000000L}, NULL);
     if (!getpwnam(name))

@@ -16,7 +16,7 @@ void store_batch_free(struct store_batch *batch)
         return;
     for (size_t i = 0; i < batch->n_ops; i++) {
         struct store_op *op = &batch->ops[i];
-        char *const texts[] = {op->id, op->session_id, op->job_id, op->owner, op->state, op->operation, op->doc};
+        char *const texts[] = {op->id, op->session_id, op->job_id, op->owner, op->state, op->operation, op->doc, op->rest};
         for (size_t k = 0; k < sizeof(texts) / sizeof(texts[0]); k++)
             free(texts[k]);
     }
@@ -53,6 +53,15 @@ void store_batch_put(struct store_batch *batch, enum store_kind kind, const stru
     op->expires_ms = record->expires_ms;
     op->hidden = record->hidden;
     op->doc = doc_text(record->doc);
+    op->rest = doc_text(record->rest);
+    if (record->rest && !op->rest)
+        op->doc = (free(op->doc), NULL); /* a part that cannot be written: the whole is refused */
+}
+
+void store_batch_audit(struct store_batch *batch, const struct store_record *record)
+{
+    store_batch_put(batch, STORE_AUDIT, record);
+    batch->ops[batch->n_ops - 1].op = STORE_OP_AUDIT;
 }
 
 void store_batch_delete(struct store_batch *batch, enum store_kind kind, const char *id)
@@ -60,15 +69,28 @@ void store_batch_delete(struct store_batch *batch, enum store_kind kind, const c
     op_new(batch, STORE_OP_DELETE, kind)->id = str_dup(id);
 }
 
-void store_batch_event(struct store_batch *batch, const char *type, const char *session_id, const char *job_id,
-                       const json_t *doc)
+void store_batch_fail(struct store_batch *batch, const struct err *err)
+{
+    batch->failed = true;
+    batch->err = *err;
+}
+
+void store_batch_event(struct store_batch *batch, const struct store_event *event, const json_t *data)
 {
     struct store_op *op = op_new(batch, STORE_OP_EVENT, STORE_KIND_COUNT);
-    op->operation = str_dup(type);
-    op->session_id = str_dup(session_id);
-    op->job_id = str_dup(job_id);
+    op->operation = str_dup(event->type);
+    op->session_id = str_dup(event->session_id);
+    op->job_id = str_dup(event->job_id);
+    op->owner = str_dup(event->owner);
     op->created_ms = clock_real_ms();
-    op->doc = doc_text(doc);
+    op->doc = doc_text(data);
+}
+
+void store_batch_delete_told(struct store_batch *batch, enum store_kind kind, const char *id, const struct store_event *event, const json_t *data)
+{
+    store_batch_delete(batch, kind, id);
+    store_batch_event(batch, event, data);
+    batch->ops[batch->n_ops - 1].if_deleted = true;
 }
 
 void store_expire(struct store *store, enum store_kind kind, int64_t now_ms, int keep_at_most)
@@ -76,6 +98,15 @@ void store_expire(struct store *store, enum store_kind kind, int64_t now_ms, int
     struct store_batch *batch = store_batch_new();
     struct store_op *op = op_new(batch, STORE_OP_EXPIRE, kind);
     op->created_ms = now_ms;
+    op->keep_at_most = keep_at_most;
+    store_submit(store, batch, NULL, NULL);
+}
+
+void store_expire_events(struct store *store, int64_t before_ms, int keep_at_most)
+{
+    struct store_batch *batch = store_batch_new();
+    struct store_op *op = op_new(batch, STORE_OP_EXPIRE_EVENTS, STORE_KIND_COUNT);
+    op->created_ms = before_ms;
     op->keep_at_most = keep_at_most;
     store_submit(store, batch, NULL, NULL);
 }

@@ -51,8 +51,8 @@ static int connection_open(struct sqlite_store *store, sqlite3 **slot, struct er
     return 0;
 }
 
-/* Runs a pragma and compares its one answer; expected NULL takes any. */
-static int pragma(const struct sqlite_store *store, sqlite3 *db, const char *sql, const char *expected, struct err *err)
+int sqlite_pragma(const struct sqlite_store *store, sqlite3 *db, const char *sql, const char *expected,
+                  struct err *err)
 {
     sqlite3_stmt *statement = NULL;
     if (sqlite3_prepare_v2(db, sql, -1, &statement, NULL) != SQLITE_OK)
@@ -69,26 +69,16 @@ static int pragma(const struct sqlite_store *store, sqlite3 *db, const char *sql
     return result;
 }
 
-static int check_integrity(const struct sqlite_store *store, struct err *err)
-{
-    if (pragma(store, store->writer, "PRAGMA quick_check(1)", "ok", err) == 0)
-        return 0;
-    if (err)
-        str_copy(err->hint, sizeof(err->hint),
-                 "The store is damaged: put a copy of it in its place, or move it away to start anew.");
-    return err_prefix(err, "the integrity check failed");
-}
-
 static int connections_open(struct sqlite_store *store, struct err *err)
 {
-    if (connection_open(store, &store->writer, err) != 0 || check_integrity(store, err) != 0 ||
+    if (connection_open(store, &store->writer, err) != 0 || sqlite_check_first(store, err) != 0 ||
         sqlite_migrate_all(store, err) != 0 ||
-        pragma(store, store->writer, "PRAGMA journal_mode = WAL", "wal", err) != 0 ||
-        pragma(store, store->writer, "PRAGMA synchronous = FULL", NULL, err) != 0 ||
-        pragma(store, store->writer, "PRAGMA journal_size_limit = 67108864", NULL, err) != 0)
+        sqlite_pragma(store, store->writer, "PRAGMA journal_mode = WAL", "wal", err) != 0 ||
+        sqlite_pragma(store, store->writer, "PRAGMA synchronous = FULL", NULL, err) != 0 ||
+        sqlite_pragma(store, store->writer, "PRAGMA journal_size_limit = 67108864", NULL, err) != 0)
         return -1;
     if (connection_open(store, &store->reader, err) != 0 ||
-        pragma(store, store->reader, "PRAGMA query_only = 1", NULL, err) != 0)
+        sqlite_pragma(store, store->reader, "PRAGMA query_only = 1", NULL, err) != 0)
         return -1;
     return 0;
 }
@@ -99,6 +89,7 @@ void *sqlite_store_open(const char *directory, struct err *err)
         err_set(err, (uint32_t)E_INVALIDARG, NULL, "store: no directory is given");
         return NULL;
     }
+    sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0); /* its counters take one lock for all threads; refused once in use */
     struct sqlite_store *store = mem_new(sizeof(*store));
     store->path = str_new("%s/quiesced.db", directory);
     store->lock_fd = -1;
@@ -120,7 +111,11 @@ void sqlite_store_close(void *state)
             sqlite3_finalize(store->list[kind][i]);
     }
     sqlite3_finalize(store->events);
+    sqlite3_finalize(store->events_of_job);
+    sqlite3_finalize(store->events_span);
     sqlite3_finalize(store->event);
+    sqlite3_finalize(store->chain.insert);
+    sqlite3_finalize(store->chain.close);
     sqlite3_close(store->reader);
     sqlite3_close(store->writer); /* the last one folds the WAL into the file */
     if (store->lock_fd >= 0)

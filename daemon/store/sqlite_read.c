@@ -6,24 +6,14 @@
 #include "base/str.h"
 #include "store/sqlite.h"
 
-/* A statement that is not reset holds its view of the WAL, which then grows for ever. */
-static void statement_release(sqlite3_stmt **statement)
-{
-    if (*statement) {
-        sqlite3_reset(*statement);
-        sqlite3_clear_bindings(*statement);
-    }
-}
-#define BORROWED_STATEMENT CLEANUP(statement_release) sqlite3_stmt *
-
-static enum store_result read_failed(const struct sqlite_store *store, struct err *err)
+enum store_result sqlite_read_failed(const struct sqlite_store *store, struct err *err)
 {
     bool again = (sqlite3_errcode(store->reader) & 0xff) == SQLITE_BUSY;
     sqlite_fail(store, store->reader, err, "read it");
     return again ? STORE_RETRY : STORE_ERROR;
 }
 
-static json_t *column_json(const struct sqlite_store *store, sqlite3_stmt *statement, int column, struct err *err)
+json_t *sqlite_column_json(const struct sqlite_store *store, sqlite3_stmt *statement, int column, struct err *err)
 {
     const char *text = (const char *)sqlite3_column_text(statement, column);
     size_t length = (size_t)sqlite3_column_bytes(statement, column);
@@ -34,12 +24,26 @@ static json_t *column_json(const struct sqlite_store *store, sqlite3_stmt *state
     return doc;
 }
 
+json_t *sqlite_record_json(const struct sqlite_store *store, sqlite3_stmt *statement, int doc, int rest, struct err *err)
+{
+    AUTO_JSON json_t *whole = sqlite_column_json(store, statement, doc, err);
+    if (!whole || sqlite3_column_type(statement, rest) == SQLITE_NULL)
+        return TAKE_PTR(whole);
+    AUTO_JSON json_t *more = sqlite_column_json(store, statement, rest, err);
+    if (!more)
+        return NULL;
+    if (json_object_update_recursive(whole, more) == 0)
+        return TAKE_PTR(whole);
+    err_set(err, (uint32_t)VSS_E_UNEXPECTED, "Run PRAGMA integrity_check on the store.", "store %s: a record is damaged", store->path);
+    return NULL;
+}
+
 enum store_result sqlite_get(void *state, enum store_kind kind, const char *id, json_t **ret_doc, bool *ret_hidden,
                              struct err *err)
 {
     struct sqlite_store *store = state;
     char sql[128];
-    str_format(sql, sizeof(sql), "SELECT doc, hidden FROM %s WHERE id = ?1", sqlite_tables[kind]);
+    str_format(sql, sizeof(sql), "SELECT doc, %s, hidden FROM %s WHERE id = ?1", sqlite_rest_column(kind), sqlite_tables[kind]);
     BORROWED_STATEMENT statement = sqlite_statement(store, store->reader, &store->get[kind], sql, err);
     if (!statement)
         return STORE_ERROR;
@@ -48,31 +52,32 @@ enum store_result sqlite_get(void *state, enum store_kind kind, const char *id, 
     if (rc == SQLITE_DONE)
         return STORE_NONE;
     if (rc != SQLITE_ROW)
-        return read_failed(store, err);
-    json_t *doc = column_json(store, statement, 0, err);
+        return sqlite_read_failed(store, err);
+    json_t *doc = sqlite_record_json(store, statement, 0, 1, err);
     if (!doc)
         return STORE_ERROR;
     *ret_doc = doc;
     if (ret_hidden)
-        *ret_hidden = sqlite3_column_int(statement, 1) != 0;
+        *ret_hidden = sqlite3_column_int(statement, 2) != 0;
     return STORE_OK;
 }
 
 static const char *const filter_columns[SQLITE_FILTERS] = {"session_id", "job_id", "owner", "state", "operation"};
 enum { PARAMETER_AFTER = SQLITE_FILTERS + 1, PARAMETER_LIMIT };
-enum { MASK_AFTER = 1 << SQLITE_FILTERS, MASK_OLDEST = 1 << (SQLITE_FILTERS + 1) };
+enum { MASK_AFTER = 1 << SQLITE_FILTERS, MASK_OLDEST = 1 << (SQLITE_FILTERS + 1), MASK_BRIEF = 1 << (SQLITE_FILTERS + 2) };
 
 static sqlite3_stmt *list_statement(struct sqlite_store *store, const struct store_query *query,
                                     const char *const filters[SQLITE_FILTERS], struct err *err)
 {
-    unsigned mask = (query->after ? MASK_AFTER : 0) | (query->oldest_first ? MASK_OLDEST : 0);
+    unsigned mask = (query->after ? MASK_AFTER : 0) | (query->oldest_first ? MASK_OLDEST : 0) | (query->brief ? MASK_BRIEF : 0);
     for (size_t i = 0; i < SQLITE_FILTERS; i++)
         mask |= filters[i] ? 1u << i : 0;
     sqlite3_stmt **slot = &store->list[query->kind][mask];
     if (*slot)
         return *slot;
     char sql[512];
-    str_format(sql, sizeof(sql), "SELECT doc FROM %s WHERE hidden = 0", sqlite_tables[query->kind]);
+    str_format(sql, sizeof(sql), "SELECT doc, %s FROM %s WHERE hidden = 0", query->brief ? "NULL" : sqlite_rest_column(query->kind),
+               sqlite_tables[query->kind]);
     for (size_t i = 0; i < SQLITE_FILTERS; i++)
         if (filters[i]) {
             size_t used = strlen(sql);
@@ -110,52 +115,15 @@ enum store_result sqlite_list(void *state, const struct store_query *query, json
         more = json_array_size(rows) == limit;
         if (more)
             break;
-        json_t *doc = column_json(store, statement, 0, err);
+        json_t *doc = sqlite_record_json(store, statement, 0, 1, err);
         if (!doc)
             return STORE_ERROR;
         json_add(rows, doc);
     }
     if (rc != SQLITE_DONE && rc != SQLITE_ROW)
-        return read_failed(store, err);
+        return sqlite_read_failed(store, err);
     *ret_rows = TAKE_PTR(rows);
     if (ret_more)
         *ret_more = more;
-    return STORE_OK;
-}
-
-static json_t *column_text(sqlite3_stmt *statement, int column)
-{
-    return json_text((const char *)sqlite3_column_text(statement, column));
-}
-
-enum store_result sqlite_events(void *state, int64_t after, int limit, json_t **ret_rows, struct err *err)
-{
-    struct sqlite_store *store = state;
-    static const char sql[] = "SELECT id, at_ms, type, session_id, job_id, data FROM events"
-                              " WHERE id > ?1 ORDER BY id LIMIT ?2";
-    BORROWED_STATEMENT statement = sqlite_statement(store, store->reader, &store->events, sql, err);
-    if (!statement)
-        return STORE_ERROR;
-    sqlite3_bind_int64(statement, 1, after);
-    sqlite3_bind_int64(statement, 2, limit > 0 ? limit : 1);
-    AUTO_JSON json_t *rows = json_array();
-    int rc;
-    while ((rc = sqlite3_step(statement)) == SQLITE_ROW) {
-        char when[CLOCK_RFC3339_SIZE];
-        json_t *row = json_object();
-        json_add(rows, row);
-        json_put(row, "id", json_integer(sqlite3_column_int64(statement, 0)));
-        json_put(row, "time", json_string(clock_rfc3339(sqlite3_column_int64(statement, 1), when)));
-        json_put(row, "type", column_text(statement, 2));
-        json_put(row, "session_id", column_text(statement, 3));
-        json_put(row, "job_id", column_text(statement, 4));
-        json_t *data = json_null();
-        if (sqlite3_column_type(statement, 5) != SQLITE_NULL && !(data = column_json(store, statement, 5, err)))
-            return STORE_ERROR;
-        json_put(row, "data", data);
-    }
-    if (rc != SQLITE_DONE)
-        return read_failed(store, err);
-    *ret_rows = TAKE_PTR(rows);
     return STORE_OK;
 }

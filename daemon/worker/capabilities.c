@@ -16,6 +16,7 @@ static const unsigned kept[] = {
     CAP_KILL,   /* and are ended when they hang */
     CAP_MKNOD,
     CAP_SETFCAP,
+    CAP_SYS_PTRACE, /* see who has files open on a volume that is to be reverted */
     CAP_LINUX_IMMUTABLE, /* device files, file capabilities and flags in a restore */
 };
 

@@ -29,8 +29,13 @@ static int run_into(struct worker *worker, const char *verb, const json_t *args,
 
 int operation_restore(struct worker *worker, const json_t *args, json_t *result, struct err *err)
 {
-    if (run_into(worker, "restore", args, result, err) < 0)
+    AUTO_JSON json_t *confined = json_copy((json_t *)args);
+    json_put(confined, "roots", worker_restore_roots(worker));
+    if (run_into(worker, "restore", confined, result, err) < 0) {
+        json_put(confined, "mover", json_string(json_str(json_object_get(args, "repository"), "mover", "archive")));
+        mover_client_tidy(worker, confined);
         return -1;
+    }
     if (wait_look(&worker->wait))
         return worker_stopped(worker, err);
     json_put(result, "target", json_string(json_str(args, "target", "")));
@@ -40,6 +45,29 @@ int operation_restore(struct worker *worker, const json_t *args, json_t *result,
 int operation_verify(struct worker *worker, const json_t *args, json_t *result, struct err *err)
 {
     return run_into(worker, "verify", args, result, err);
+}
+
+/* Each backup by itself: one repository that is away must not keep the others from knowing. */
+int operation_seal(struct worker *worker, const json_t *args, json_t *result, struct err *err)
+{
+    json_t *sealed = json_array(), *failed = json_array();
+    size_t i;
+    const json_t *backup;
+    json_put(result, "sealed", sealed);
+    json_put(result, "failed", failed);
+    json_array_foreach (json_object_get(args, "backups"), i, backup) {
+        AUTO_JSON json_t *done = NULL;
+        struct err cause = {0};
+        const char *id = json_str(backup, "backup_id", "");
+        if (run_verb(worker, "seal", backup, &done, &cause) == 0)
+            json_add(sealed, json_string(id));
+        else if (wait_stopped(&worker->wait))
+            return worker_stopped(worker, err);
+        else
+            json_add(failed, json_pack("{s:s, s:s, s:s}", "backup_id", id, "hresult", hresult_name(cause.hr), "reason",
+                                       cause.text));
+    }
+    return 0;
 }
 
 int operation_remove_backup(struct worker *worker, const json_t *args, json_t *result, struct err *err)

@@ -1,13 +1,16 @@
 /* Copy: the file list is made now, from the chosen components' file sets as they lie in the snapshots (vss-model 8.4,
  * 13). */
 #include <dirent.h>
+#include <errno.h>
 #include <fnmatch.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/cleanup.h"
 #include "base/fault.h"
 #include "base/jsonspec.h"
 #include "base/str.h"
+#include "model/selection.h"
 #include "movers/mover.h"
 #include "worker/context.h"
 #include "worker/mover_client.h"
@@ -18,6 +21,7 @@ struct listing {
     const struct worker *worker;
     json_t *items, *excludes;
     json_t *seen; /* items are listed once */
+    json_t *warnings; /* what the caller has asked for in vain */
 };
 
 static void add_item(struct listing *listing, const char *path, const char *source, const char *spec, bool recursive)
@@ -30,18 +34,11 @@ static void add_item(struct listing *listing, const char *path, const char *sour
              json_pack("{s:s, s:s, s:s, s:b}", "path", path, "source", source, "spec", spec, "recursive", recursive));
 }
 
-static bool snapshot_required(const struct worker *worker, const json_t *set)
+/* The array or hypervisor has it: BackupComplete works, but there is no tree to copy from. */
+static int taken_outside(const struct provider_snapshot *snapshot, struct err *err)
 {
-    const json_t *types = json_object_get(set, "snapshot_types");
-    const char *type = json_str(worker->backup_state, "type", "full");
-    size_t i;
-    const json_t *item;
-    if (!json_is_array(types))
-        return true;
-    json_array_foreach (types, i, item)
-        if (str_eq(json_string_value(item), type))
-            return true;
-    return false;
+    return err_set(err, VSS_E_NOT_SUPPORTED, "Let the command of providers.external print the path where it can be read, or complete without copy.",
+                   "the snapshot of %s was taken outside of this host, and has no files to copy here", snapshot->volume.path);
 }
 
 static int add_file_set(void *arg, const struct participation_file_set *found, struct err *err)
@@ -50,8 +47,12 @@ static int add_file_set(void *arg, const struct participation_file_set *found, s
     const char *path = json_str(found->set, "path", "");
     const char *read_at = json_str(found->set, "alternate_path", path);
     char source[PATH_MAX];
-    if (!snapshots_cover(&listing->worker->set, read_at, source)) {
-        if (snapshot_required(listing->worker, found->set))
+    const struct provider_snapshot *snapshot = snapshots_cover(&listing->worker->set, read_at, source);
+    if (snapshot && !snapshot->path[0])
+        return taken_outside(snapshot, err);
+    if (!snapshot) {
+        /* PrepareForBackup has asked already (plan.c); this is the last moment at which it can be seen. */
+        if (selection_needs_snapshot(found->entry->metadata, found->set, participation_type(listing->worker)))
             return err_set(err, VSS_E_WRITERERROR_INCONSISTENTSNAPSHOT, "Add the volume to the snapshot set.",
                            "writer %s, component %s: %s lies on no volume of the snapshot set", found->entry->name,
                            json_str(found->component, "name", ""), read_at);
@@ -64,7 +65,10 @@ static int add_file_set(void *arg, const struct participation_file_set *found, s
 static int add_path(struct listing *listing, const char *path, struct err *err)
 {
     char source[PATH_MAX];
-    if (!snapshots_cover(&listing->worker->set, path, source))
+    const struct provider_snapshot *snapshot = snapshots_cover(&listing->worker->set, path, source);
+    if (snapshot && !snapshot->path[0])
+        return taken_outside(snapshot, err);
+    if (!snapshot)
         return err_set(err, VSS_E_OBJECT_NOT_FOUND, "Add the volume to the snapshot set.",
                        "%s lies on no volume of the snapshot set", path);
     add_item(listing, path, source, "*", true);
@@ -119,10 +123,29 @@ static void exclude_file_set(struct listing *listing, const json_t *set)
     exclude(listing, folder, "/**/", spec);
 }
 
+/* What the caller left out by name: the path, and all beneath it. One that is not there is a slip of the pen, and what was meant is copied. */
+static void exclude_path(struct listing *listing, const char *path)
+{
+    char source[PATH_MAX];
+    struct stat there;
+    const struct provider_snapshot *snapshot = snapshots_cover(&listing->worker->set, path, source);
+    if (!snapshot || (snapshot->path[0] && lstat(source, &there) != 0 && (errno == ENOENT || errno == ENOTDIR))) {
+        AUTO_FREE char *warning = str_new("exclude %s: %s: nothing was left out for it", path,
+                                          snapshot ? "there is no such file" : "it lies on no volume of the snapshot set");
+        json_add(listing->warnings, json_text(warning));
+    }
+    exclude(listing, path, "", "");
+    exclude(listing, path, "/", "*");
+}
+
 /* Exclude files always win over includes (vss-model 4.6). */
-static void add_excludes(struct listing *listing)
+static void add_excludes(struct listing *listing, const json_t *named)
 {
     const struct worker *worker = listing->worker;
+    size_t n;
+    const json_t *path;
+    json_array_foreach (named, n, path)
+        exclude_path(listing, json_string_value(path));
     for (size_t i = 0; i < worker->writers.n; i++) {
         const struct writer_entry *entry = &worker->writers.entries[i];
         size_t k;
@@ -151,12 +174,13 @@ static int list_files(struct listing *listing, const json_t *args, struct err *e
         if (add_path(listing, json_string_value(item), err) < 0)
             return -1;
     /* Without components and paths the backup is of whole volumes. */
-    for (i = 0; json_array_size(listing->items) == 0 && i < worker->set.n; i++)
+    bool whole = json_array_size(listing->items) == 0 && json_array_size(worker->components) == 0;
+    for (i = 0; whole && i < worker->set.n; i++)
         if (add_path(listing, worker->set.items[i].volume.requested, err) < 0)
             return -1;
     json_array_foreach (worker->extra_files, i, item)
         add_item(listing, json_str(item, "path", ""), json_str(item, "source", ""), "*", false);
-    add_excludes(listing);
+    add_excludes(listing, json_object_get(args, "excludes"));
     return 0;
 }
 
@@ -184,17 +208,15 @@ static int take_back(struct worker *worker, json_t *request, const json_t *done,
 
 int operation_copy(struct worker *worker, const json_t *args, json_t *result, struct err *err)
 {
-    if (fault("worker.copy"))
-        return worker_fault(worker, "worker.copy", err);
-    struct listing listing = {worker, json_array(), json_array(), json_object()};
-    AUTO_JSON json_t *seen = listing.seen;
+    struct listing listing = {worker, json_array(), json_array(), json_object(), json_array()};
+    AUTO_JSON json_t *seen = listing.seen, *warnings = listing.warnings;
     (void)seen;
     const json_t *repository = json_object_get(args, "repository");
     AUTO_JSON json_t *request = json_pack(
-        "{s:s, s:s, s:O, s:s, s:O?, s:o, s:o, s:o}", "verb", "run", "mover", json_str(repository, "mover", "archive"),
+        "{s:s, s:s, s:O, s:s, s:O?, s:o, s:o, s:o, s:O*}", "verb", "run", "mover", json_str(repository, "mover", "archive"),
         "repository", repository, "backup_id", json_str(args, "backup_id", ""), "document",
         json_object_get(args, "document"), "items", listing.items, "excludes", listing.excludes, "binds",
-        binds(worker, json_str(repository, "mover", "archive")));
+        binds(worker, json_str(repository, "mover", "archive")), "limits", json_object_get(args, "limits"));
     if (!request)
         return err_set(err, VSS_E_UNEXPECTED, NULL, "copy: the repository is missing");
     if (list_files(&listing, args, err) < 0)
@@ -203,8 +225,15 @@ int operation_copy(struct worker *worker, const json_t *args, json_t *result, st
     worker_phase(worker, "copy");
     if (mover_client_run(worker, request, "copy", &done, err) < 0)
         return -1;
-    if (wait_look(&worker->wait))
-        return take_back(worker, request, done, err);
+    bool fails = worker_fault(worker, "worker.copy.done");
+    if (fails || wait_look(&worker->wait)) {
+        take_back(worker, request, done, err);
+        return fails ? worker_fault_error("copy", err) : -1;
+    }
+    (void)fault("worker.copy.late");
+    worker->has_copied = true;
     json_object_update(result, done);
+    if (json_array_size(warnings) > 0)
+        json_put(result, "warnings", json_incref(warnings));
     return 0;
 }

@@ -4,6 +4,7 @@
 #include "base/str.h"
 #include "movers/mover.h"
 #include "worker/context.h"
+#include "worker/plan.h"
 #include "worker/volumes.h"
 
 static json_t *writer_item(const struct writer_entry *entry, const json_t *missing)
@@ -76,13 +77,16 @@ int operation_resolve(struct worker *worker, const json_t *args, json_t *result,
     const struct provider *provider = NULL;
     struct provider_plan plan = {0};
     json_t *nested = NULL;
+    env.storage = json_str(args, "storage", NULL);
     if (volumes_resolve(&env, json_str(args, "path", ""), json_str(args, "provider", NULL), &volume, &provider, err) <
             0 ||
-        provider->plan(&env, &volume, &plan, err) < 0 || volumes_nested(volume.path, &nested, err) < 0)
+        provider->plan(&env, &volume, &plan, err) < 0 ||
+        plan_check_addition(worker, args, provider->name, err) < 0 || volumes_nested(volume.path, &nested, err) < 0)
         return -1;
     json_put(result, "volume", json_string(volume.path));
     json_put(result, "provider", json_string(provider->name));
     json_put(result, "atomic", json_boolean(plan.atomic));
+    json_put(result, "outside", json_boolean(provider->outside));
     json_put(result, "superblock", json_string(volume.superblock));
     json_put(result, "fs_type", json_string(volume.fs_type));
     json_put(result, "mount_point", json_string(volume.mount_point));

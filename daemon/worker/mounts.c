@@ -50,9 +50,18 @@ struct libmnt_fs *mounts_by_id(struct libmnt_table *table, uint64_t mount_id)
     return NULL;
 }
 
+/* What ExposeSnapshot mounted: its data is somebody else's, as it was. */
+static bool is_exposed(struct libmnt_fs *fs)
+{
+    const char *root = mnt_fs_get_root(fs);
+    return root && (strstr(root, "/" PLACE_NAME "/") != NULL);
+}
+
 bool mounts_is_real(struct libmnt_fs *fs)
 {
     const char *type = mnt_fs_get_fstype(fs);
+    if (is_exposed(fs))
+        return false;
     return type && (str_eq(type, "overlay") || !mnt_fstype_is_pseudofs(type));
 }
 
@@ -60,7 +69,7 @@ bool mounts_is_real(struct libmnt_fs *fs)
 static bool holds_files(struct libmnt_fs *fs)
 {
     const char *type = mnt_fs_get_fstype(fs);
-    return mounts_is_real(fs) || str_eq(type, "tmpfs") || str_eq(type, "ramfs");
+    return mounts_is_real(fs) || (!is_exposed(fs) && (str_eq(type, "tmpfs") || str_eq(type, "ramfs")));
 }
 
 bool mounts_is_visible(struct libmnt_fs *fs)

@@ -15,7 +15,7 @@ void mounts_cleanup(struct libmnt_table **table);
 /* The entry after fs (NULL: the first), or NULL. */
 struct libmnt_fs *mounts_next(struct libmnt_table *table, struct libmnt_fs *fs);
 struct libmnt_fs *mounts_by_id(struct libmnt_table *table, uint64_t mount_id);
-/* A file system with data of its own: no view of the kernel, no tmpfs. */
+/* A file system with data of its own: no view of the kernel, no tmpfs, no exposed snapshot. */
 bool mounts_is_real(struct libmnt_fs *fs);
 /* Not hidden beneath another mount. */
 bool mounts_is_visible(struct libmnt_fs *fs);

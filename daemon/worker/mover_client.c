@@ -8,22 +8,27 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/ipc.h"
 #include "base/jsonspec.h"
 #include "base/proc.h"
 #include "base/str.h"
+#include "movers/mover_child.h"
 #include "worker/context.h"
 #include "worker/lines.h"
 
 enum {
-    CANCEL_MS = 30000, /* a mover's time to remove its partial data */
+    CANCEL_MS = 30000, /* a mover's time to remove its partial data, or what it had stored before the cancel was heard */
+    REAP_MS = 5000,    /* after SIGKILL; one that hangs in the kernel is left to whoever reaps our descendants */
     JSON_DEPTH_MAX = 64,
+    LOOK_MS = 1000,      /* how often a mover is looked at that says nothing; one stopped as long is killed */
     NO_PROGRESS_MS = 200, /* core hears of progress at most five times a second */
 };
 
 struct mover_client {
     struct worker *worker;
     const char *phase;
+    struct mover_output *output; /* or NULL */
     bool shielded;
     pid_t pid;
     int pidfd, in_fd, out_fd;
@@ -32,15 +37,17 @@ struct mover_client {
     size_t length, sent;
     json_t *done;        /* the last word */
     bool ended;          /* its output is closed */
-    struct err protocol; /* it talked nonsense */
+    struct err protocol; /* it talked nonsense, or does not run */
+    int64_t stopped_ms;  /* since when it is stopped; 0: it runs */
     int64_t progress_ms; /* when core heard last */
 };
 
 static void clear_client(struct mover_client *client)
 {
+    client->worker->mover_pid = 0;
     if (client->pid > 0) {
         proc_kill_group(client->pid);
-        proc_reap(client->pid, client->pidfd, -1, NULL);
+        proc_reap(client->pid, client->pidfd, REAP_MS, NULL);
     }
     fd_cleanup(&client->pidfd);
     fd_cleanup(&client->in_fd);
@@ -64,10 +71,42 @@ static int start_child(struct mover_client *client, struct err *err)
     fcntl(client->in_fd, F_SETFL, O_NONBLOCK);
     fcntl(client->out_fd, F_SETFL, O_NONBLOCK);
     const char *argv[] = {proc_self_path(), "--role=mover", NULL};
-    const struct proc_fd fds[] = {{child_in, 0}, {child_out, 1}, {STDERR_FILENO, 2}};
-    const struct proc_spec spec = {
-        .argv = argv, .fds = fds, .n_fds = ELEMENTS(fds), .new_group = true, .die_with_parent = true};
-    return proc_spawn(&spec, &client->pid, &client->pidfd, err);
+    const struct mover_output *output = client->output;
+    const struct proc_fd fds[] = {{child_in, 0}, {child_out, 1}, {STDERR_FILENO, 2},
+                                  {output ? output->tree : -1, MOVER_TREE_FD}, {output ? output->write_end : -1, MOVER_OUTPUT_FD}};
+    const char *environment[] = {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8",
+                                 fault_environment(), NULL};
+    const struct proc_spec spec = {.argv = argv,
+                                   .environment = environment,
+                                   .fds = fds,
+                                   .n_fds = output ? ELEMENTS(fds) : MOVER_TREE_FD,
+                                   .new_group = true,
+                                   .die_with_parent = true};
+    int result = proc_spawn(&spec, &client->pid, &client->pidfd, err);
+    client->worker->mover_pid = result == 0 ? client->pid : 0;
+    return result;
+}
+
+static bool has_ended(int pidfd)
+{
+    struct pollfd end = {.fd = pidfd, .events = POLLIN};
+    return poll(&end, 1, 0) > 0;
+}
+
+/* The child that waits already, when it still does. */
+static bool take_ready(struct mover_client *client)
+{
+    struct worker *worker = client->worker;
+    if (worker->ready_mover.pid > 0 && has_ended(worker->ready_mover.pidfd))
+        mover_client_unready(worker);
+    if (worker->ready_mover.pid <= 0)
+        return false;
+    client->pid = worker->mover_pid = worker->ready_mover.pid;
+    client->pidfd = worker->ready_mover.pidfd;
+    client->in_fd = worker->ready_mover.in_fd;
+    client->out_fd = worker->ready_mover.out_fd;
+    worker->ready_mover.pid = 0;
+    return true;
 }
 
 static void take_line(struct mover_client *client, const char *line, size_t length)
@@ -81,7 +120,10 @@ static void take_line(struct mover_client *client, const char *line, size_t leng
         return;
     }
     int64_t now = clock_mono_ms();
-    if (!str_eq(json_str(message, "type", ""), "progress") || now - client->progress_ms < NO_PROGRESS_MS)
+    const char *phase = json_str(message, "phase", NULL);
+    if (str_eq(phase, "publish"))
+        client->phase = "publish"; /* and core hears it now: it goes by it if this restore ends badly */
+    if (!str_eq(json_str(message, "type", ""), "progress") || (!phase && now - client->progress_ms < NO_PROGRESS_MS))
         return;
     client->progress_ms = now;
     const json_t *inner = json_object_get(message, "progress");
@@ -119,22 +161,36 @@ static void in_ready(void *arg, int fd, short revents)
         client->sent = client->length; /* it died: the end of its output tells */
 }
 
+/* A copy may take hours, so that there is no deadline to find a stopped one (SIGSTOP). true: it is killed. */
+static bool is_stuck(struct mover_client *client)
+{
+    int64_t now = clock_mono_ms();
+    if (!proc_stopped(client->pid))
+        client->stopped_ms = 0;
+    else if (!client->stopped_ms)
+        client->stopped_ms = now;
+    else if (now - client->stopped_ms >= LOOK_MS)
+        return err_set(&client->protocol, VSS_E_UNEXPECTED, NULL, "the mover was stopped by a signal and is killed") < 0;
+    return false;
+}
+
 static void converse(struct mover_client *client)
 {
-    int64_t kill_at = INT64_MAX;
+    int64_t kill_at = client->shielded ? clock_mono_ms() + CANCEL_MS : INT64_MAX;
     while (!client->ended && !client->protocol.hr && !client->done) {
         if (!client->shielded && wait_stopped(&client->worker->wait) && kill_at == INT64_MAX) {
             fd_cleanup(&client->in_fd);
             client->in_fd = -1;
             kill_at = clock_mono_ms() + CANCEL_MS;
         }
-        if (clock_mono_ms() >= kill_at)
+        if (clock_mono_ms() >= kill_at || is_stuck(client))
             return;
         struct wait_source sources[2] = {{client->out_fd, POLLIN, out_ready, client}};
         size_t n = 1;
         if (client->in_fd >= 0 && client->sent < client->length)
             sources[n++] = (struct wait_source){client->in_fd, POLLOUT, in_ready, client};
-        writers_turn(client->worker, sources, n, kill_at);
+        int64_t look_at = clock_mono_ms() + LOOK_MS;
+        writers_turn(client->worker, sources, n, look_at < kill_at ? look_at : kill_at);
     }
 }
 
@@ -162,18 +218,32 @@ static int conclude(struct mover_client *client, json_t **ret_result, struct err
     if (stopped)
         return worker_stopped(client->worker, err);
     if (client->protocol.hr)
-        return err_set(err, VSS_E_UNEXPECTED, NULL, "the mover answered nonsense: %s", client->protocol.text);
+        return err_set(err, VSS_E_UNEXPECTED, NULL, "the mover was given up: %s", client->protocol.text);
     return err_set(err, VSS_E_UNEXPECTED, NULL, "the mover ended without an answer: %s", text);
+}
+
+/* Where a mover may keep what spares it work; no backup depends on it. */
+static char *request_line(const struct worker *worker, const json_t *request)
+{
+    AUTO_JSON json_t *whole = json_copy((json_t *)(uintptr_t)request);
+    json_t *state_dir = json_object_get(worker->config, "state_dir");
+    if (json_is_string(state_dir))
+        json_put(whole, "state_dir", json_incref(state_dir));
+    AUTO_FREE char *text = json_dumps(whole, JSON_COMPACT);
+    return str_new("%s\n", text ? text : "{}");
 }
 
 static int run(struct mover_client *client, const json_t *request, json_t **ret_result, struct err *err)
 {
     client->pidfd = client->in_fd = client->out_fd = -1;
     lines_init(&client->lines, IPC_MESSAGE_MAX);
-    AUTO_FREE char *text = json_dumps(request, JSON_COMPACT);
-    client->request = str_new("%s\n", text ? text : "{}");
+    client->request = request_line(client->worker, request);
     client->length = strlen(client->request);
-    int result = start_child(client, err);
+    int result = !client->output && take_ready(client) ? 0 : start_child(client, err);
+    if (result == 0 && client->output) {
+        close(TAKE_FD(client->output->write_end));
+        client->output->hand_out(client->worker, &client->output->read_end);
+    }
     if (result == 0) {
         converse(client);
         result = conclude(client, ret_result, err);
@@ -182,10 +252,65 @@ static int run(struct mover_client *client, const json_t *request, json_t **ret_
     return result;
 }
 
+void mover_client_ready(struct worker *worker)
+{
+    struct mover_client client = {.worker = worker, .pidfd = -1, .in_fd = -1, .out_fd = -1};
+    struct err err;
+    if (worker->ready_mover.pid > 0)
+        return;
+    lines_init(&client.lines, IPC_MESSAGE_MAX);
+    if (start_child(&client, &err) < 0) {
+        clear_client(&client); /* whoever needs one tries again, and tells */
+        return;
+    }
+    lines_clear(&client.lines);
+    worker->ready_mover.pid = client.pid;
+    worker->ready_mover.pidfd = client.pidfd;
+    worker->ready_mover.in_fd = client.in_fd;
+    worker->ready_mover.out_fd = client.out_fd;
+    worker->mover_pid = 0;
+}
+
+void mover_client_unready(struct worker *worker)
+{
+    struct mover_client client = {.worker = worker, .pid = worker->ready_mover.pid, .pidfd = worker->ready_mover.pidfd,
+                                  .in_fd = worker->ready_mover.in_fd, .out_fd = worker->ready_mover.out_fd};
+    if (client.pid <= 0)
+        return;
+    worker->ready_mover.pid = 0;
+    lines_init(&client.lines, IPC_MESSAGE_MAX);
+    clear_client(&client);
+}
+
 int mover_client_run(struct worker *worker, const json_t *request, const char *phase, json_t **ret_result,
                      struct err *err)
 {
     struct mover_client client = {.worker = worker, .phase = phase};
+    return run(&client, request, ret_result, err);
+}
+
+int mover_client_restore(struct worker *worker, const json_t *request, bool *ret_published, json_t **ret_result,
+                         struct err *err)
+{
+    struct mover_client client = {.worker = worker, .phase = "restore"};
+    int result = run(&client, request, ret_result, err);
+    *ret_published = str_eq(client.phase, "publish");
+    return result;
+}
+
+void mover_client_tidy(struct worker *worker, const json_t *restore)
+{
+    static const char *const taken[] = {"mover", "repository", "target", "roots"};
+    AUTO_JSON json_t *request = json_pack("{s:s}", "verb", "tidy"), *nothing = NULL;
+    struct err ignored;
+    for (size_t i = 0; i < ELEMENTS(taken); i++)
+        json_put(request, taken[i], json_incref(json_object_get(restore, taken[i])));
+    mover_client_run_shielded(worker, request, &nothing, &ignored); /* else the next restore to that target does it */
+}
+
+int mover_client_produce(struct worker *worker, const json_t *request, struct mover_output *output, json_t **ret_result, struct err *err)
+{
+    struct mover_client client = {.worker = worker, .phase = "archive", .output = output};
     return run(&client, request, ret_result, err);
 }
 

@@ -79,35 +79,69 @@ int participation_take(struct worker *worker, const json_t *args, struct err *er
     return 0;
 }
 
+static json_t *restored_component(const json_t *chosen)
+{
+    static const char *const members[] = {
+        "type", "file_sets", "backup_stamp", "backup_metadata", "backup_options", "partial_files", "subcomponents", "new_targets", "restore_options",
+        "additional_restores", "authoritative_restore", "roll_forward", "restore_name", "restore_metadata", "restore_target",
+        "directed_targets", "alternate_location_mappings", "file_restore_status", "chain"};
+    json_t *component = json_pack("{s:s, s:s}", "logical_path", json_str(chosen, "logical_path", ""), "name",
+                                  json_str(chosen, "name", ""));
+    for (size_t i = 0; i < ELEMENTS(members); i++) {
+        json_t *value = json_object_get(chosen, members[i]);
+        if (value && !json_is_null(value))
+            json_put(component, members[i], json_incref(value));
+    }
+    return component;
+}
+
+int participation_take_restore(struct worker *worker, const json_t *args, struct err *err)
+{
+    size_t i;
+    const json_t *chosen;
+    json_decref(worker->components);
+    json_decref(worker->backup_state);
+    worker->components = json_deep_copy(json_object_get(args, "components"));
+    worker->backup_state = json_deep_copy(json_object_get(args, "backup_state"));
+    json_put(worker->backup_state, "restore_type", json_string(json_str(args, "restore_type", "by_copy")));
+    worker->strict = !str_eq(json_str(args, "writer_failure", "fail"), "report");
+    for (i = 0; i < worker->writers.n; i++) {
+        json_decref(worker->writers.entries[i].components);
+        worker->writers.entries[i].components = NULL;
+    }
+    json_array_foreach (worker->components, i, chosen) {
+        const char *instance_id = json_str(chosen, "instance_id", "");
+        struct writer_entry *entry = writers_by_instance(&worker->writers, instance_id);
+        if (!entry)
+            return err_set(err, VSS_E_OBJECT_NOT_FOUND, "Gather the metadata again, in a new session.",
+                           "no writer with instance_id %s", instance_id);
+        if (!entry->components)
+            entry->components = json_array();
+        json_add(entry->components, restored_component(chosen));
+    }
+    return 0;
+}
+
+const json_t *participation_answer(const struct worker *worker, const json_t *chosen)
+{
+    AUTO_FREE char *key = str_new("%s\n%s\n%s", json_str(chosen, "instance_id", ""),
+                                  json_str(chosen, "logical_path", ""), json_str(chosen, "name", ""));
+    return json_object_get(worker->writers.answers, key);
+}
+
 json_t *participation_answers(const struct worker *worker)
 {
     json_t *answers = json_array();
     size_t i;
     const json_t *chosen;
     json_array_foreach (worker->components, i, chosen) {
-        AUTO_FREE char *key = str_new("%s\n%s\n%s", json_str(chosen, "instance_id", ""),
-                                      json_str(chosen, "logical_path", ""), json_str(chosen, "name", ""));
-        const json_t *kept = json_object_get(worker->writers.answers, key);
+        const json_t *kept = participation_answer(worker, chosen);
         json_t *answer = json_pack("{s:s}", "id", json_str(chosen, "id", ""));
         if (kept)
             json_object_update(answer, (json_t *)kept);
         json_add(answers, answer);
     }
     return answers;
-}
-
-static bool type_listed(const json_t *types, const char *type)
-{
-    size_t i;
-    const json_t *item;
-    if (!json_is_array(types))
-        return true; /* the default mask names every type (vss-model 4.6) */
-    /* "copy" takes what "full" takes (vss-model 4.10). */
-    const char *wanted = str_eq(type, "copy") || str_eq(type, "other") ? "full" : type;
-    json_array_foreach (types, i, item)
-        if (str_eq(json_string_value(item), wanted) || str_eq(json_string_value(item), type))
-            return true;
-    return false;
 }
 
 struct visit {
@@ -123,32 +157,22 @@ static int visit_component(const struct visit *visit, const struct writer_entry 
     const json_t *set;
     json_array_foreach (json_object_get(component, "file_sets"), i, set) {
         struct participation_file_set found = {entry, component, set};
-        if (type_listed(json_object_get(set, "backup_types"), visit->type) && visit->fn(visit->arg, &found, err) < 0)
+        if (selection_takes(entry->metadata, set, visit->type) && visit->fn(visit->arg, &found, err) < 0)
             return -1;
     }
     return 0;
 }
 
-static bool chosen_covers(const struct writer_entry *entry, const json_t *components, const json_t *component)
+const char *participation_type(const struct worker *worker)
 {
-    size_t i;
-    const json_t *chosen;
-    json_array_foreach (components, i, chosen) {
-        if (!str_eq(json_str(chosen, "instance_id", ""), entry->instance_id))
-            continue;
-        const json_t *known =
-            selection_component(entry->metadata, json_str(chosen, "logical_path", ""), json_str(chosen, "name", ""));
-        if (known && selection_covers(known, component))
-            return true;
-    }
-    return false;
+    return json_str(worker->backup_state, "type", "full");
 }
 
 int participation_file_sets(const struct worker *worker, const json_t *components,
                             int (*fn)(void *arg, const struct participation_file_set *found, struct err *err),
                             void *arg, struct err *err)
 {
-    const struct visit visit = {fn, arg, json_str(worker->backup_state, "type", "full")};
+    const struct visit visit = {fn, arg, participation_type(worker)};
     if (!components)
         components = worker->components;
     for (size_t i = 0; i < worker->writers.n; i++) {
@@ -156,7 +180,7 @@ int participation_file_sets(const struct worker *worker, const json_t *component
         size_t k;
         const json_t *component;
         json_array_foreach (json_object_get(entry->metadata, "components"), k, component)
-            if (chosen_covers(entry, components, component) && visit_component(&visit, entry, component, err) < 0)
+            if (selection_included(entry->metadata, components, component) && visit_component(&visit, entry, component, err) < 0)
                 return -1;
     }
     return 0;

@@ -9,9 +9,18 @@ struct worker;
 /* Takes args.components, backup_state and writer_failure over: each writer's request components; writers without any
  * take no part (in component mode; else all take part with all that they have). */
 int participation_take(struct worker *worker, const json_t *args, struct err *err);
+/* The same of a restore: args.components come from the document that was stored with the backup. Their writers must be
+ * here; whether they still offer such a component does not matter, since it may be what was lost. */
+int participation_take_restore(struct worker *worker, const json_t *args, struct err *err);
 /* Per chosen component what writers answered: [{"id","backup_stamp","backup_metadata","failure",...}]. New reference.
  */
 json_t *participation_answers(const struct worker *worker);
+
+/* What the writer answered about this one, or NULL. Borrowed. */
+const json_t *participation_answer(const struct worker *worker, const json_t *chosen);
+
+/* The session's backup type. Borrowed. */
+const char *participation_type(const struct worker *worker);
 
 struct participation_file_set {
     const struct writer_entry *entry;

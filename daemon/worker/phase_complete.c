@@ -1,9 +1,9 @@
 /* BackupComplete, and the three ways to stop: abort, release, loss. */
 #include "base/cleanup.h"
-#include "base/fault.h"
 #include "base/jsonspec.h"
 #include "base/str.h"
 #include "worker/context.h"
+#include "worker/mover_client.h"
 
 /* The writers' components of this event: with what the requester says of each, unset is false. */
 static void set_succeeded(struct worker *worker, const json_t *chosen)
@@ -53,10 +53,10 @@ static int unreachable(struct worker *worker, const bool *reachable, struct err 
 int operation_complete(struct worker *worker, const json_t *args, json_t *result, struct err *err)
 {
     struct writers *writers = &worker->writers;
-    if (fault("worker.complete"))
-        return worker_fault(worker, "worker.complete", err);
     take_results(worker, args);
     worker_phase(worker, "backup_complete");
+    if (worker->has_copied) /* the seal comes next: its mover is loaded while the writers are told */
+        mover_client_ready(worker);
     size_t told = 0;
     AUTO_FREE bool *asked = mem_new(writers->n + 1);
     for (size_t i = 0; i < writers->n; i++) {
@@ -75,6 +75,8 @@ int operation_complete(struct worker *worker, const json_t *args, json_t *result
     json_put(result, "told", json_integer((json_int_t)told));
     if (wait_stopped(&worker->wait))
         return worker_stopped(worker, err);
+    if (worker_fault(worker, "worker.complete.done"))
+        return worker_fault_error("complete", err);
     return unreachable(worker, asked, err);
 }
 
@@ -84,6 +86,7 @@ int operation_abort(struct worker *worker, const json_t *args, json_t *result, s
     (void)err;
     json_t *cleanup = undo_cleanup_new();
     undo_all(worker, HOLD_SNAPSHOTS, cleanup);
+    writers_end_orphans(worker, NULL); /* the session is over: no doubt whose they are may keep a hold alive */
     json_put(result, "writers", writers_status(&worker->writers));
     json_put(result, "cleanup", cleanup);
     return 0;

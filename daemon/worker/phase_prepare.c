@@ -1,9 +1,9 @@
 /* PrepareForBackup. */
 #include "base/cleanup.h"
-#include "base/fault.h"
 #include "base/jsonspec.h"
 #include "worker/context.h"
 #include "worker/participation.h"
+#include "worker/plan.h"
 
 static void stop_here(struct worker *worker, json_t *result)
 {
@@ -14,9 +14,8 @@ static void stop_here(struct worker *worker, json_t *result)
 
 int operation_prepare(struct worker *worker, const json_t *args, json_t *result, struct err *err)
 {
-    if (fault("worker.prepare"))
-        return worker_fault(worker, "worker.prepare", err);
-    if (participation_take(worker, args, err) < 0 || snapshots_open(worker, args, err) < 0)
+    if (participation_take(worker, args, err) < 0 || snapshots_open(worker, args, err) < 0 ||
+        plan_check_set(worker, args, err) < 0)
         return -1;
     writers_begin(&worker->writers);
     worker_phase(worker, "prepare_backup");

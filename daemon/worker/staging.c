@@ -6,11 +6,13 @@
 #include <linux/openat2.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/ident.h"
 #include "base/jsonspec.h"
 #include "base/str.h"
 #include "worker/context.h"
@@ -36,6 +38,11 @@ static int make_session_dir(struct worker *worker, struct err *err)
         return -1;
     if (chmod(path, 0711) < 0)
         return err_errno(err, VSS_E_UNEXPECTED, errno, NULL, "cannot set the mode of %s", path);
+    /* Whoever holds the lock lives: a sweep takes only what nobody holds. */
+    fd_cleanup(&worker->staging_fd);
+    worker->staging_fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (worker->staging_fd < 0 || flock(worker->staging_fd, LOCK_EX | LOCK_NB) < 0)
+        return err_errno(err, VSS_E_UNEXPECTED, errno, NULL, "cannot lock %s", path);
     str_copy(worker->session_staging, sizeof(worker->session_staging), path);
     undo_push(&worker->undo, HOLD_STAGING);
     return 0;
@@ -149,7 +156,34 @@ void staging_remove(struct worker *worker, json_t *cleanup)
     if (worker->session_staging[0] && remove_tree(AT_FDCWD, worker->session_staging) < 0)
         json_add(json_object_get(cleanup, "failed"),
                  json_pack("{s:s, s:s}", "object", worker->session_staging, "reason", strerror(errno)));
+    fd_cleanup(&worker->staging_fd);
+    worker->staging_fd = -1;
     worker->session_staging[0] = '\0';
     for (size_t i = 0; i < worker->writers.n; i++)
         worker->writers.entries[i].staging[0] = '\0';
+}
+
+/* "job-PID" or a session's id: nothing else there is ours to remove. */
+static bool is_session(const char *name)
+{
+    return uuid_valid(name) || (str_starts(name, "job-") && name[4] && strspn(name + 4, "0123456789") == strlen(name + 4));
+}
+
+void staging_sweep(struct worker *worker, json_t *removed, json_t *failed)
+{
+    DIR *dir = worker->staging[0] ? opendir(worker->staging) : NULL;
+    for (struct dirent *entry; dir && (entry = readdir(dir));) {
+        if (!is_session(entry->d_name))
+            continue;
+        AUTO_FREE char *path = str_new("%s/%s", worker->staging, entry->d_name);
+        AUTO_FD int fd = openat(dirfd(dir), entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0)
+            continue;
+        if (remove_tree(dirfd(dir), entry->d_name) == 0)
+            json_add(removed, json_string(path));
+        else
+            json_add(failed, json_pack("{s:s, s:s}", "object", path, "reason", strerror(errno)));
+    }
+    if (dir)
+        closedir(dir);
 }

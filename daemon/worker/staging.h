@@ -13,5 +13,7 @@ struct writer_entry;
 int staging_prepare(struct worker *worker, struct writer_entry *entry, struct err *err);
 /* Takes over the "extra_files" of one component's answer. */
 int staging_adopt(struct worker *worker, struct writer_entry *entry, const json_t *component, struct err *err);
+/* Removes what sessions left whose workers are gone; adds paths to removed, {"object","reason"} to failed. */
+void staging_sweep(struct worker *worker, json_t *removed, json_t *failed);
 /* Row of the undo stack. */
 void staging_remove(struct worker *worker, json_t *cleanup);

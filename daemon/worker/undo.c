@@ -9,6 +9,7 @@
 static void (*const releases[HOLD_COUNT])(struct worker *worker, json_t *cleanup) = {
     [HOLD_STAGING] = staging_remove, [HOLD_WRITERS] = writers_shut_down, [HOLD_SNAPSHOTS] = snapshots_remove,
     [HOLD_PREPARED] = writers_abort, [HOLD_FROZEN] = writers_thaw,
+    [HOLD_FILE_SYSTEMS] = freeze_set_thaw,
 };
 
 json_t *undo_cleanup_new(void)
@@ -24,6 +25,14 @@ void undo_push(struct undo *undo, enum hold hold)
 void undo_drop(struct undo *undo, enum hold hold)
 {
     undo->held[hold] = false;
+}
+
+bool undo_holds(const struct undo *undo)
+{
+    for (int hold = 0; hold < HOLD_COUNT; hold++)
+        if (undo->held[hold])
+            return true;
+    return false;
 }
 
 void undo_release(struct worker *worker, enum hold hold, json_t *cleanup)

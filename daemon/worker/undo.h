@@ -7,7 +7,7 @@
 
 struct worker;
 
-enum hold { HOLD_STAGING, HOLD_WRITERS, HOLD_SNAPSHOTS, HOLD_PREPARED, HOLD_FROZEN, HOLD_COUNT };
+enum hold { HOLD_STAGING, HOLD_WRITERS, HOLD_SNAPSHOTS, HOLD_PREPARED, HOLD_FROZEN, HOLD_FILE_SYSTEMS, HOLD_COUNT };
 
 struct undo {
     bool held[HOLD_COUNT];
@@ -16,6 +16,7 @@ struct undo {
 void undo_push(struct undo *undo, enum hold hold);
 /* No longer ours to undo (PostSnapshot is over, a persistent set is finished). */
 void undo_drop(struct undo *undo, enum hold hold);
+bool undo_holds(const struct undo *undo); /* is there anything to undo? */
 /* Release one hold if it is held. cleanup: {"thawed":[],"removed":[],"failed":[]}, filled by each release. */
 void undo_release(struct worker *worker, enum hold hold, json_t *cleanup);
 /* Release everything down to and including `down_to`. */

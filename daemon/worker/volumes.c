@@ -3,18 +3,21 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <libmount.h>
-#include <linux/btrfs.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/jsonspec.h"
 #include "base/str.h"
+#include "base/superblock.h"
 #include "providers/place.h"
+#include "worker/btrfs_room.h"
 #include "worker/mounts.h"
 
 static int check_path(const char *path, struct err *err)
@@ -24,26 +27,20 @@ static int check_path(const char *path, struct err *err)
         return err_set(err, E_INVALIDARG, "Give an absolute path without \".\", \"..\" and trailing slash.",
                        "%.500s is no canonical path", path ? path : "(none)");
     if (!realpath(path, resolved))
-        return err_errno(err, errno == EACCES ? E_ACCESSDENIED : VSS_E_OBJECT_NOT_FOUND, errno, NULL, "%.500s", path);
+        return err_errno(err, errno == EACCES ? E_ACCESSDENIED : VSS_E_OBJECT_NOT_FOUND, errno,
+                         "Name a path that exists on the host of the daemon and that it may read.", "%.500s", path);
     if (!str_eq(path, resolved))
         return err_set(err, E_INVALIDARG, "Give the path that it leads to.",
                        "%.300s leads through a symbolic link to %.300s", path, resolved);
     return 0;
 }
 
-/* What a freeze would freeze: the device; for btrfs, which shows a device number of its own per subvolume, the UUID. */
-static void name_superblock(const char *path, const char *fs_type, dev_t device, char ret[64])
+/* Only btrfs needs to be asked (base/superblock.h): opening a directory on a dead network file system could hang. */
+static void name_superblock(const char *path, const char *fs_type, dev_t device, char ret[SUPERBLOCK_NAME_SIZE])
 {
-    struct btrfs_ioctl_fs_info_args info;
     AUTO_FD int fd = str_eq(fs_type, "btrfs") ? place_open_path(path, O_RDONLY) : -1;
-    memset(&info, 0, sizeof(info));
-    if (fd < 0 || ioctl(fd, BTRFS_IOC_FS_INFO, &info) < 0) {
-        str_format(ret, 64, "%u:%u", major(device), minor(device));
-        return;
-    }
-    const uint8_t *u = info.fsid;
-    str_format(ret, 64, "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", u[0], u[1], u[2], u[3],
-               u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14], u[15]);
+    if (fd < 0 || !superblock_name(fd, ret))
+        str_format(ret, SUPERBLOCK_NAME_SIZE, "%u:%u", major(device), minor(device));
 }
 
 static void fill_from_mount(struct libmnt_fs *fs, const char *path, struct volume *ret)
@@ -81,7 +78,9 @@ static void ask(const struct provider *provider, const struct provider_environme
     struct provider_availability may = {0};
     *ret = (struct provider_match){0};
     provider->probe(env, &may);
-    if (may.available)
+    if (env->storage && !str_eq(env->storage, provider->storage))
+        str_format(ret->reason, sizeof(ret->reason), "its snapshots are not %s, as the session's context wants them", env->storage);
+    else if (may.available)
         provider->match(env, volume, ret);
     else
         str_copy(ret->reason, sizeof(ret->reason), may.reason);
@@ -95,6 +94,8 @@ static const struct provider *best_provider(const struct provider_environment *e
     *ret_why = '\0';
     for (size_t i = 0; providers_all[i]; i++) {
         struct provider_match match;
+        if (providers_all[i]->by_name)
+            continue;
         ask(providers_all[i], env, volume, &match);
         if (match.score > (best ? ret->score : 0)) {
             best = providers_all[i];
@@ -138,6 +139,29 @@ int volumes_resolve(const struct provider_environment *env, const char *path, co
     return 0;
 }
 
+char *volumes_name_in(const char *volume, const char *path)
+{
+    size_t length = str_eq(volume, "/") ? 0 : strlen(volume);
+    const char *rest = path_beneath(path, volume) && path[length] == '/' ? path + length + 1 : "";
+    return str_new("%.*s", (int)strcspn(rest, "/"), rest);
+}
+
+void volumes_put_space(json_t *item, const struct volume *volume)
+{
+    static const char *const elsewhere[] = {"nfs", "cifs", "smb", "fuse", "ceph", "9p", "afs", "gfs", "ocfs"};
+    struct statvfs space;
+    bool asked = true;
+    for (size_t i = 0; i < ELEMENTS(elsewhere); i++)
+        asked = asked && !str_starts(volume->fs_type, elsewhere[i]);
+    asked = asked && statvfs(volume->mount_point, &space) == 0;
+    json_put(item, "bytes", asked ? json_integer((json_int_t)(space.f_blocks * space.f_frsize)) : json_null());
+    /* Coarse: what changes with each write would make every answer another one, and its ETag worth nothing. */
+    uint64_t usable = asked ? space.f_blocks - space.f_bfree + space.f_bavail : 0;
+    json_put(item, "free_percent", usable ? json_integer((json_int_t)(100 * space.f_bavail / usable)) : json_null());
+    int metadata = str_eq(volume->fs_type, "btrfs") ? btrfs_metadata_free_percent(volume->mount_point) : -1;
+    json_put(item, "metadata_free_percent", metadata >= 0 ? json_integer(metadata) : json_null());
+}
+
 int volumes_list(const struct provider_environment *env, json_t **ret, struct err *err)
 {
     AUTO_FREE struct volume *volumes = NULL;
@@ -155,6 +179,8 @@ int volumes_list(const struct provider_environment *env, json_t **ret, struct er
         json_t *item = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s?, s:s}", "path", path, "mount_point", mount_point,
                                  "fs_type", volumes[i].fs_type, "source", source, "superblock", volumes[i].superblock,
                                  "provider", provider ? provider->name : NULL, "reason", why);
+        if (item)
+            volumes_put_space(item, &volumes[i]);
         if (item)
             json_add(items, item);
     }
@@ -177,6 +203,36 @@ int volumes_mounted(struct volume **ret, size_t *ret_n, struct err *err)
     return 0;
 }
 
+static bool in_memory(int fd)
+{
+    struct statfs stat;
+    return fstatfs(fd, &stat) == 0 && (stat.f_type == TMPFS_MAGIC || stat.f_type == RAMFS_MAGIC);
+}
+
+/* A frozen superblock is captured as a whole, its subvolumes and bind mounts included; what lies in memory no disk outside could hold. */
+static void drop_captured(struct volumes_fact *fact)
+{
+    for (size_t i = json_array_size(fact->nested); i-- > 0;) {
+        char name[SUPERBLOCK_NAME_SIZE];
+        AUTO_FD int fd = place_open_path(json_string_value(json_array_get(fact->nested, i)), O_RDONLY | O_DIRECTORY);
+        if (fd >= 0 && (in_memory(fd) || (superblock_name(fd, name) && str_eq(name, fact->volume.superblock))))
+            json_array_remove(fact->nested, i);
+    }
+}
+
+/* Where the provider has to write within the window: on the volume's own file system, or, when it copies, in staging. */
+static void find_writes(const struct provider_environment *env, struct volumes_fact *fact, int freeze)
+{
+    char staging[PATH_MAX];
+    if (freeze == FREEZE_FORBIDDEN)
+        str_copy(fact->writes, sizeof(fact->writes), fact->volume.superblock);
+    if (freeze != FREEZE_NOT_NEEDED || !place_staging_top(env, staging))
+        return;
+    AUTO_FD int fd = place_open_path(staging, O_RDONLY | O_DIRECTORY);
+    if (fd >= 0)
+        superblock_name(fd, fact->writes);
+}
+
 static void view_nested(struct volumes_fact *fact)
 {
     size_t n = json_array_size(fact->nested);
@@ -192,7 +248,8 @@ int volumes_fact_init(const struct provider_environment *env, const char *path, 
 {
     static const enum planner_freeze freeze[] = {[FREEZE_NOT_NEEDED] = PLANNER_FREEZE_NOT_NEEDED,
                                                  [FREEZE_FORBIDDEN] = PLANNER_FREEZE_FORBIDDEN,
-                                                 [FREEZE_WANTED] = PLANNER_FREEZE_WANTED};
+                                                 [FREEZE_WANTED] = PLANNER_FREEZE_WANTED,
+                                                 [FREEZE_LENT] = PLANNER_FREEZE_WANTED};
     struct err why = {0};
     struct provider_plan plan = {0};
     *ret = (struct volumes_fact){0};
@@ -203,11 +260,19 @@ int volumes_fact_init(const struct provider_environment *env, const char *path, 
                 *err = why;
             return -1;
         }
-        str_copy(ret->reason, sizeof(ret->reason), why.text);
+        size_t named = strlen(ret->volume.path); /* who tells the reason names the path itself */
+        bool repeats = str_starts(why.text, ret->volume.path) && str_starts(why.text + named, ": ");
+        str_copy(ret->reason, sizeof(ret->reason), why.text + (repeats ? named + 2 : 0));
     } else if (ret->provider->plan(env, &ret->volume, &plan, err) < 0 ||
                volumes_nested(ret->volume.path, &ret->nested, err) < 0) {
         return -1;
     }
+    if (ret->provider)
+        find_writes(env, ret, (int)plan.freeze);
+    if (plan.freeze == FREEZE_WANTED)
+        drop_captured(ret);
+    if (plan.freeze == FREEZE_LENT)
+        json_array_clear(ret->nested); /* which disks are in it, the outside knows */
     ret->planner = (struct planner_volume){.path = ret->volume.path,
                                            .mount_point = ret->volume.mount_point,
                                            .fs_type = ret->volume.fs_type,
@@ -216,13 +281,33 @@ int volumes_fact_init(const struct provider_environment *env, const char *path, 
                                            .reason = ret->provider ? NULL : ret->reason,
                                            .atomic = plan.atomic,
                                            .freeze = freeze[plan.freeze],
-                                           .window_ms = plan.window_ms};
+                                           .window_ms = plan.window_ms,
+                                           .writes = ret->writes[0] ? ret->writes : NULL};
     view_nested(ret);
+    return 0;
+}
+
+int volumes_fact_narrow(const struct provider_environment *env, json_t *only, struct volumes_fact *fact, struct err *err)
+{
+    struct provider_plan plan = {0};
+    fact->volume.only = fact->only = only;
+    if (fact->provider->plan(env, &fact->volume, &plan, err) < 0)
+        return -1;
+    fact->planner.window_ms = plan.window_ms;
+    /* What is mounted beside them is not asked for; a file that is a mount itself (a container's /etc/hosts) is. */
+    size_t kept = 0;
+    for (size_t i = 0; i < fact->planner.n_nested; i++) {
+        AUTO_FREE char *name = volumes_name_in(fact->volume.path, fact->nested_paths[i]);
+        if (json_has_string(only, name))
+            fact->nested_paths[kept++] = fact->nested_paths[i];
+    }
+    fact->planner.n_nested = kept;
     return 0;
 }
 
 void volumes_fact_clear(struct volumes_fact *fact)
 {
+    json_decref(fact->only);
     json_decref(fact->nested);
     free(fact->nested_paths);
     *fact = (struct volumes_fact){0};

@@ -29,7 +29,7 @@ int wait_init(struct wait *wait, int core_fd, int agent_fd)
     if (sigprocmask(SIG_BLOCK, &mask, NULL) < 0)
         return -1;
     signal(SIGPIPE, SIG_IGN); /* a writer that died between two events is an error code, not our end */
-    *wait = (struct wait){.core_fd = core_fd, .agent_fd = agent_fd};
+    *wait = (struct wait){.core_fd = core_fd, .agent_fd = agent_fd, .guardian_fd = -1};
     wait->signal_fd = signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);
     if (wait->signal_fd < 0)
         return -1;
@@ -42,8 +42,12 @@ void wait_clear(struct wait *wait)
     fd_cleanup(&wait->core_fd);
     fd_cleanup(&wait->agent_fd);
     fd_cleanup(&wait->signal_fd);
+    fd_cleanup(&wait->guardian_fd);
+    wait->guardian_fd = -1;
+    json_decref(wait->agent_answer);
+    json_decref(wait->release);
     json_decref(wait->runs);
-    wait->runs = NULL;
+    wait->runs = wait->agent_answer = wait->release = NULL;
 }
 
 static void lose(struct wait *wait, const char *reason)
@@ -51,6 +55,7 @@ static void lose(struct wait *wait, const char *reason)
     if (!wait->lost)
         str_copy(wait->lost_reason, sizeof(wait->lost_reason), reason);
     wait->lost = true;
+    wait->let_go = false;
 }
 
 static void cancel(struct wait *wait, const json_t *message)
@@ -67,16 +72,34 @@ static void cancel(struct wait *wait, const json_t *message)
             json_put(run, "cancelled", json_true());
 }
 
+static void replace(json_t **at, json_t *message)
+{
+    json_decref(*at);
+    *at = json_incref(message);
+}
+
+static void take_agent_answer(struct wait *wait, json_t *message, int passed /* taken */)
+{
+    replace(&wait->agent_answer, message);
+    if (passed < 0)
+        return;
+    fd_cleanup(&wait->guardian_fd);
+    wait->guardian_fd = passed;
+}
+
 static void take_message(struct wait *wait, int *fd, const char *who)
 {
     AUTO_JSON json_t *message = NULL;
     struct err err = {0};
-    size_t n_fds = 0;
-    int got = ipc_recv(*fd, MESSAGE_TIMEOUT_MS, &message, NULL, &n_fds, &err);
+    AUTO_FD int passed = -1;
+    size_t n_fds = 1;
+    int got = ipc_recv(*fd, MESSAGE_TIMEOUT_MS, &message, &passed, &n_fds, &err);
     if (got != 1) {
         char reason[sizeof(wait->lost_reason)];
         str_format(reason, sizeof(reason), "%s %s", who, got == 0 ? "closed its channel" : err.text);
+        bool ordinary = got == 0 && fd == &wait->core_fd && !wait->lost && !wait->current && json_array_size(wait->runs) == 0;
         lose(wait, reason);
+        wait->let_go = ordinary;
         fd_cleanup(fd);
         *fd = -1;
         return;
@@ -86,6 +109,12 @@ static void take_message(struct wait *wait, int *fd, const char *who)
         json_add(wait->runs, json_incref(message));
     else if (str_eq(type, "cancel"))
         cancel(wait, message);
+    else if (str_eq(type, "parked"))
+        wait->parked = true;
+    else if (str_eq(type, "release_hold"))
+        replace(&wait->release, message);
+    else if (str_eq(type, "guarded") || str_eq(type, "guard_failed") || str_eq(type, "thawed"))
+        take_agent_answer(wait, message, TAKE_FD(passed));
 }
 
 static void take_signal(struct wait *wait)

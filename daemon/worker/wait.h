@@ -21,7 +21,12 @@ struct wait {
     json_t *current; /* id of the operation in hand, or NULL; borrowed */
     bool cancelled;  /* the operation in hand has been cancelled */
     bool lost;       /* core or agent is gone, or we were told to end: undo everything and exit */
+    bool let_go;     /* core alone has closed its channel, while nothing was in hand: the ordinary end */
     char lost_reason[128];
+    json_t *agent_answer; /* the agent's newest word on a freeze set, or NULL; taken by whoever asked */
+    int guardian_fd;      /* the worker's end to a guardian, that came with it; -1 = none */
+    bool parked;          /* core's answer to "freezing" */
+    json_t *release;      /* core's "release_hold", or NULL */
 };
 
 /* Takes over both channels (closed by wait_clear); blocks SIGTERM and SIGINT and ignores SIGPIPE for good. Returns 0 or -1 (errno). */

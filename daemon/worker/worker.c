@@ -2,11 +2,15 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/ipc.h"
 #include "base/jsonspec.h"
 #include "base/log.h"
@@ -14,6 +18,7 @@
 #include "base/str.h"
 #include "worker/capabilities.h"
 #include "worker/context.h"
+#include "worker/mover_client.h"
 
 enum { CORE_FD = 3, AGENT_FD = 4, START_TIMEOUT_MS = 30000 };
 
@@ -24,6 +29,8 @@ static const struct operation {
     {"inventory", operation_inventory},
     {"metadata", operation_metadata},
     {"resolve", operation_resolve},
+    {"covered", operation_covered},
+    {"root", operation_root},
     {"plan", operation_plan},
     {"prepare", operation_prepare},
     {"snapshot", operation_snapshot},
@@ -32,13 +39,25 @@ static const struct operation {
     {"status", operation_status},
     {"abort", operation_abort},
     {"release", operation_release},
+    {"pre_restore", operation_pre_restore},
+    {"restore_files", operation_restore_files},
+    {"post_restore", operation_post_restore},
     {"restore", operation_restore},
     {"verify", operation_verify},
     {"remove_backup", operation_remove_backup},
+    {"seal", operation_seal},
     {"open_repository", operation_open_repository},
     {"scan", operation_scan},
     {"remove_snapshot", operation_remove_snapshot},
+    {"expose", operation_expose},
+    {"unexpose", operation_unexpose},
+    {"list_files", operation_list_files},
+    {"archive", operation_archive},
+    {"revert_check", operation_revert_check},
+    {"revert", operation_revert},
+    {"revert_outcome", operation_revert_outcome},
     {"recover", operation_recover},
+    {"sweep", operation_sweep},
 };
 
 static void send_core(struct worker *worker, json_t *message /* taken */)
@@ -46,6 +65,11 @@ static void send_core(struct worker *worker, json_t *message /* taken */)
     AUTO_JSON json_t *owned = message;
     if (worker->wait.core_fd >= 0)
         ipc_send(worker->wait.core_fd, owned, NULL, 0, NULL); /* core gone: its end-of-file comes next */
+}
+
+void worker_say(struct worker *worker, json_t *message)
+{
+    send_core(worker, message);
 }
 
 void worker_progress(struct worker *worker, json_t *progress)
@@ -78,12 +102,33 @@ int worker_stopped(struct worker *worker, struct err *err)
     return err_set(err, VSS_S_ASYNC_CANCELLED, NULL, "cancelled");
 }
 
-int worker_fault(struct worker *worker, const char *point, struct err *err)
+#ifdef QUIESCED_FAULTS
+enum { HOLD_STEP_MS = 20 };
+
+bool worker_fault(struct worker *worker, const char *fmt, ...)
 {
-    char text[128];
-    str_format(text, sizeof(text), "fault point %s", point);
-    worker_incident(worker, VSS_E_UNEXPECTED, NULL, text);
-    return err_set(err, VSS_E_UNEXPECTED, NULL, "%s", text);
+    char name[64];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(name, sizeof(name), fmt, args);
+    va_end(args);
+    enum fault_kind kind = fault_take(name);
+    while (kind == FAULT_HOLD && fault_armed(name) && !wait_stopped(&worker->wait))
+        writers_turn(worker, NULL, 0, clock_mono_ms() + HOLD_STEP_MS);
+    return kind == FAULT_FAIL;
+}
+#else
+bool worker_fault(struct worker *worker, const char *fmt, ...)
+{
+    (void)worker;
+    (void)fmt;
+    return false;
+}
+#endif
+
+int worker_fault_error(const char *what, struct err *err)
+{
+    return err_set(err, VSS_E_UNEXPECTED, NULL, "%s: fault injected", what);
 }
 
 static bool must_stop(void *arg)
@@ -103,7 +148,16 @@ struct provider_environment worker_environment(struct worker *worker)
         .root = worker->root,
         .cancelled = must_stop,
         .cancelled_arg = worker,
+        .await_release = freeze_set_await_release,
+        .await_arg = worker,
+        .window_end_us = worker->window_end_us,
     };
+}
+
+json_t *worker_restore_roots(const struct worker *worker)
+{
+    json_t *roots = json_object_get(json_object_get(worker->config, "restore"), "roots");
+    return roots ? json_incref(roots) : json_array();
 }
 
 int64_t worker_limit_ms(const struct worker *worker, const char *key, int64_t fallback_seconds)
@@ -131,6 +185,7 @@ static int take_start(struct worker *worker, struct err *err)
     const char *installation = json_str(start, "installation", NULL);
     str_format(worker->owner, sizeof(worker->owner), "%s%s%s", worker->node, installation ? "/" : "", installation ? installation : "");
     str_copy(worker->staging, sizeof(worker->staging), json_str(start, "staging", ""));
+    str_copy(worker->installation, sizeof(worker->installation), json_str(start, "installation", "-"));
     const char *session = json_str(start, "session", NULL);
     if (session)
         str_copy(worker->session, sizeof(worker->session), session);
@@ -144,10 +199,26 @@ static int find_and_run(struct worker *worker, const json_t *message, json_t *re
     const char *name = json_str(message, "operation", "");
     if (wait_look(&worker->wait))
         return worker_stopped(worker, err);
-    for (size_t i = 0; i < ELEMENTS(operations); i++)
-        if (str_eq(operations[i].name, name))
+    if (!str_eq(name, "seal"))
+        mover_client_unready(worker);
+    for (size_t i = 0; i < ELEMENTS(operations); i++) {
+        if (!str_eq(operations[i].name, name))
+            continue;
+        if (!worker_fault(worker, "worker.%s", name))
             return operations[i].run(worker, json_object_get(message, "args"), result, err);
+        worker_fault_error(name, err);
+        worker_incident(worker, VSS_E_UNEXPECTED, NULL, err->text);
+        return -1;
+    }
     return err_set(err, E_NOTIMPL, NULL, "the worker knows no operation \"%s\"", name);
+}
+
+/* Our log lines, and those of writers, belong to the request that began it. */
+static void take_trace(struct worker *worker, const json_t *trace)
+{
+    log_adopt(json_str(trace, "request_id", NULL), json_str(trace, "trace_id", NULL));
+    if (!str_copy(worker->traceparent, sizeof(worker->traceparent), json_str(trace, "traceparent", "")))
+        worker->traceparent[0] = '\0';
 }
 
 static void run_operation(struct worker *worker, const json_t *message)
@@ -156,6 +227,7 @@ static void run_operation(struct worker *worker, const json_t *message)
     AUTO_JSON json_t *result = json_object();
     worker->wait.current = json_object_get(message, "id");
     worker->wait.cancelled = json_bool(message, "cancelled", false);
+    take_trace(worker, json_object_get(json_object_get(message, "args"), "trace"));
     int failed = find_and_run(worker, message, result, &err);
     json_t *done = json_pack("{s:s, s:O, s:O}", "type", "done", "id", worker->wait.current, "result", result);
     if (failed < 0) {
@@ -192,6 +264,7 @@ static void clear_worker(struct worker *worker)
     json_decref(worker->components);
     json_decref(worker->backup_state);
     json_decref(worker->extra_files);
+    mover_client_unready(worker);
     wait_clear(&worker->wait);
 }
 
@@ -203,7 +276,10 @@ int worker_main(void)
     fcntl(CORE_FD, F_SETFD, FD_CLOEXEC);
     fcntl(AGENT_FD, F_SETFD, FD_CLOEXEC);
     worker->root = geteuid() == 0;
+    worker->staging_fd = -1;
+    prctl(PR_SET_CHILD_SUBREAPER, 1); /* what a writer leaves when it dies comes to us, and is ended */
     worker->extra_files = json_array();
+    worker->freeze.guardian_fd = -1;
     if (wait_init(&worker->wait, CORE_FD, AGENT_FD) < 0) {
         log_line(LOG_LEVEL_ERROR, NULL, "cannot wait: %s", strerror(errno));
         free(worker);
@@ -217,7 +293,8 @@ int worker_main(void)
         serve(worker);
     else
         log_err(LOG_LEVEL_ERROR, NULL, &err, "the worker cannot start");
-    if (worker->wait.lost)
+    /* Core lets go of a worker that it has no more use for: what that holds it undoes, as always. Anything else is worth a word. */
+    if (worker->wait.lost && !worker->wait.let_go && undo_holds(&worker->undo))
         log_line(LOG_LEVEL_WARNING, &(struct log_context){.session_id = worker->session}, "undoing everything: %s",
                  worker->wait.lost_reason);
     clear_worker(worker);

@@ -10,15 +10,16 @@
 #include "base/clock.h"
 #include "base/jsonspec.h"
 #include "base/log.h"
+#include "base/offspring.h"
 #include "base/str.h"
 #include "worker/freeze_guard.h"
 #include "worker/writer_metadata.h"
 
 enum {
+    REAP_MS = 5000, /* after SIGKILL; as for a mover */
     LINE_MAX_BYTES = 1024 * 1024, /* protocol 1: a longer line is a failure */
     LOG_LINE_MAX = 4096,
     LOG_LINES_PER_EVENT = 200, /* a flooding writer must not fill the journal */
-    LOG_HELD_MAX = 256 * 1024,
     JSON_DEPTH_MAX = 32,
 };
 
@@ -51,8 +52,7 @@ int writer_client_start(struct writer_client *client, const char *name, const ch
     const struct proc_fd fds[] = {{in, 0}, {out, 1}, {log, 2}};
     spec->fds = fds;
     spec->n_fds = ELEMENTS(fds);
-    spec->new_group = true;
-    spec->die_with_parent = true;
+    spec->new_group = true; /* it does not die with us: at end-of-file it undoes its hold; the agent ends one that is late */
     if (proc_spawn(spec, &client->pid, &client->pidfd, err) == 0)
         return 0;
     client->pid = 0;
@@ -65,7 +65,7 @@ failed:
 static void kill_group(struct writer_client *client)
 {
     if (client->pid > 0)
-        proc_kill_group(client->pid);
+        offspring_kill(client->pid);
 }
 
 /* The first failure is the one that counts: later ones are its consequences. */
@@ -115,6 +115,8 @@ static void out_ready(void *arg, int fd, short revents)
         return;
     if (client->out.overlong)
         break_off(client, VSS_E_WRITERERROR_NONRETRYABLE, "its answer is longer than 1 MiB");
+    else if (got <= 0 && freeze_guard_killed(client->pid))
+        break_off(client, VSS_E_WRITERERROR_TIMEOUT, "it held on past its window, and was killed");
     else if (got <= 0)
         break_off(client, VSS_E_WRITER_NOT_RESPONDING, "it died or closed its output");
 }
@@ -150,7 +152,6 @@ static void log_ready(void *arg, int fd, short revents)
 {
     struct writer_client *client = arg;
     (void)revents;
-    size_t before = client->log.used - client->log.start;
     long got = lines_fill(&client->log, fd);
     if (got < 0 && (errno == EAGAIN || errno == EINTR))
         return;
@@ -158,15 +159,6 @@ static void log_ready(void *arg, int fd, short revents)
         fd_cleanup(&client->err_fd);
         client->err_fd = -1;
     }
-    if (!client->log_held)
-        log_whole_lines(client);
-    else if (client->log.used > LOG_HELD_MAX) /* bounded: what comes after is lost, the beginning says most */
-        client->log.used = before;
-}
-
-void writer_client_release_log(struct writer_client *client)
-{
-    client->log_held = false;
     log_whole_lines(client);
 }
 
@@ -247,8 +239,10 @@ void writer_client_hang_up(struct writer_client *client)
 
 bool writer_client_gone(struct writer_client *client)
 {
-    if (client->pid > 0 && proc_reap(client->pid, client->pidfd, 0, NULL)) {
-        freeze_guard_forget(client->pid);
+    struct pollfd exited = {.fd = client->pidfd, .events = POLLIN};
+    if (client->pid > 0 && poll(&exited, 1, 0) == 1) {
+        freeze_guard_forget(client->pid); /* before it is reaped: after that its number can be another process's */
+        proc_reap(client->pid, client->pidfd, 0, NULL);
         client->pid = 0;
     }
     return client->pid == 0;
@@ -259,7 +253,8 @@ void writer_client_clear(struct writer_client *client)
     if (client->pid > 0) {
         kill_group(client);
         freeze_guard_forget(client->pid);
-        proc_reap(client->pid, client->pidfd, -1, NULL);
+        if (!proc_reap(client->pid, client->pidfd, REAP_MS, NULL)) /* killed, yet hanging in the kernel: it must not hold us too */
+            log_line(LOG_LEVEL_ERROR, NULL, "writer process %d does not end: it hangs in the kernel", (int)client->pid);
         client->pid = 0;
     }
     if (client->err_fd >= 0)

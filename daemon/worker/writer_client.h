@@ -20,7 +20,6 @@ struct writer_client {
     int pidfd, in_fd, out_fd, err_fd;
     struct lines out, log;
     unsigned log_lines; /* logged of the event in hand */
-    bool log_held;      /* between Freeze and Thaw: keep, do not write */
     char *outgoing;     /* what the pipe has not taken yet */
     size_t outgoing_used, outgoing_sent;
     json_int_t next_id;
@@ -46,8 +45,6 @@ void writer_client_expire(struct writer_client *client, int64_t now_ms);
 void writer_client_abandon(struct writer_client *client);
 /* What it said is a lie: it is killed and has failed for good (VSS_E_WRITERERROR_NONRETRYABLE). */
 void writer_client_reject(struct writer_client *client, const char *text);
-/* Log what was held back. */
-void writer_client_release_log(struct writer_client *client);
 /* End-of-file on its input: it must undo everything and exit. */
 void writer_client_hang_up(struct writer_client *client);
 /* Has it gone? Reaps without waiting. */

@@ -19,6 +19,9 @@ static const char *const component_types[] = {"database", "filegroup", NULL};
 static const char *const backup_types[] = {"full", "incremental", "differential", "log", "copy", "other", NULL};
 static const char *const usages[] = {"bootable_system_state", "system_service", "user_data", "other", NULL};
 static const char *const holds[] = {"writes", "log", "none", NULL};
+static const char *const points[] = {"hold", "snapshot", "thaw", "later", NULL};
+
+static const char *const restore_targets[] = {"original", "alternate", "directed", "original_location", NULL};
 
 static const struct json_spec spec_name = {.kinds = JSON_KIND_STRING, .min = 1, .max = NAME_MAX_CHARS, .bounded = true};
 static const struct json_spec spec_short = {
@@ -35,6 +38,7 @@ static const struct json_spec spec_path_or_null = {.kinds = JSON_KIND_STRING | J
 static const struct json_spec spec_uuid = {.kinds = JSON_KIND_STRING, .format = JSON_FORMAT_UUID};
 static const struct json_spec spec_level = {.kinds = JSON_KIND_STRING, .choices = levels};
 static const struct json_spec spec_usage = {.kinds = JSON_KIND_STRING, .choices = usages};
+static const struct json_spec spec_point = {.kinds = JSON_KIND_STRING, .choices = points};
 static const struct json_spec spec_hold = {.kinds = JSON_KIND_STRING, .choices = holds};
 static const struct json_spec spec_component_type = {.kinds = JSON_KIND_STRING, .choices = component_types};
 static const struct json_spec spec_backup_type = {.kinds = JSON_KIND_STRING, .choices = backup_types};
@@ -55,6 +59,16 @@ static const struct json_member file_set_members[] = {
 };
 static const struct json_spec spec_file_set = {
     .kinds = JSON_KIND_OBJECT, .members = file_set_members, .n_members = ELEMENTS(file_set_members), .open = true};
+static const struct json_member mapping_members[] = {
+    {"path", true, &spec_path},
+    {"spec", false, &spec_name},
+    {"recursive", false, &spec_boolean},
+    {"alternate_path", true, &spec_path},
+};
+static const struct json_spec spec_mapping = {
+    .kinds = JSON_KIND_OBJECT, .members = mapping_members, .n_members = ELEMENTS(mapping_members), .open = true};
+static const struct json_spec spec_mappings = {
+    .kinds = JSON_KIND_ARRAY, .items = &spec_mapping, .max = FILE_SETS_MAX, .bounded = true};
 static const struct json_spec spec_file_sets = {
     .kinds = JSON_KIND_ARRAY, .items = &spec_file_set, .max = FILE_SETS_MAX, .bounded = true};
 
@@ -92,6 +106,7 @@ static const struct json_member metadata_members[] = {
     {"backup_schema", false, &spec_schemas},
     {"components", false, &spec_components},
     {"exclude", false, &spec_file_sets},
+    {"alternate_locations", false, &spec_mappings},
 };
 static const struct json_spec spec_metadata = {
     .kinds = JSON_KIND_OBJECT, .members = metadata_members, .n_members = ELEMENTS(metadata_members), .open = true};
@@ -102,6 +117,16 @@ static const struct json_spec spec_extra_file = {
 static const struct json_spec spec_extra_files = {
     .kinds = JSON_KIND_ARRAY, .items = &spec_extra_file, .max = FILE_SETS_MAX, .bounded = true};
 
+/* Whole files: where the one that was backed up as `path` goes. */
+static const struct json_member directed_target_members[] = {{"path", true, &spec_path}, {"new_path", true, &spec_path}};
+static const struct json_spec spec_directed_target = {.kinds = JSON_KIND_OBJECT,
+                                                      .members = directed_target_members,
+                                                      .n_members = ELEMENTS(directed_target_members),
+                                                      .open = true};
+static const struct json_spec spec_directed_targets = {
+    .kinds = JSON_KIND_ARRAY, .items = &spec_directed_target, .max = FILE_SETS_MAX, .bounded = true};
+static const struct json_spec spec_restore_target = {.kinds = JSON_KIND_STRING, .choices = restore_targets};
+
 static const struct json_member answer_component_members[] = {
     {"logical_path", false, &spec_text},
     {"name", true, &spec_name},
@@ -111,6 +136,11 @@ static const struct json_member answer_component_members[] = {
     {"application_code", false, &spec_code},
     {"application_message", false, &spec_text},
     {"extra_files", false, &spec_extra_files},
+    {"consistent_at", false, &spec_point},
+    {"restore_target", false, &spec_restore_target},
+    {"directed_targets", false, &spec_directed_targets},
+    {"chain_target", false, &spec_path},
+    {"restore_metadata", false, &spec_blob},
 };
 static const struct json_spec spec_answer_component = {.kinds = JSON_KIND_OBJECT,
                                                        .members = answer_component_members,
@@ -175,9 +205,29 @@ static int check_component(const json_t *component, json_t *seen, struct err *er
     return 0;
 }
 
+/* VSS_BS (vss-model 4.6): what goes only with something else. */
+static int check_schema(const json_t *schema, struct err *err)
+{
+    bool incremental = json_has_string(schema, "incremental"), differential = json_has_string(schema, "differential");
+    const struct {
+        const char *word;
+        bool fits;
+        const char *needs;
+    } rows[] = {
+        {"exclusive_incremental_differential", incremental && differential, "both incremental and differential"},
+        {"timestamped", incremental || differential, "incremental or differential"},
+        {"last_modify", incremental || differential, "incremental or differential"},
+    };
+    for (size_t i = 0; i < ELEMENTS(rows); i++)
+        if (json_has_string(schema, rows[i].word) && !rows[i].fits)
+            return err_set(err, VSS_E_WRITERERROR_NONRETRYABLE, NULL, "/backup_schema: %s goes only with %s", rows[i].word,
+                           rows[i].needs);
+    return 0;
+}
+
 int writer_metadata_check(const json_t *metadata, struct err *err)
 {
-    if (check(&spec_metadata, metadata, err) < 0)
+    if (check(&spec_metadata, metadata, err) < 0 || check_schema(json_object_get(metadata, "backup_schema"), err) < 0)
         return -1;
     AUTO_JSON json_t *seen = json_object();
     size_t i;
@@ -237,6 +287,17 @@ static json_t *file_sets_to_api(const json_t *sets)
     return api;
 }
 
+static json_t *dependencies_to_api(const json_t *dependencies)
+{
+    json_t *api = json_array();
+    size_t i;
+    const json_t *item;
+    json_array_foreach (dependencies, i, item)
+        json_add(api, json_pack("{s:s, s:s, s:s}", "class_id", json_str(item, "class_id", ""), "logical_path",
+                                json_str(item, "logical_path", ""), "name", json_str(item, "name", "")));
+    return api;
+}
+
 static json_t *component_to_api(const json_t *component)
 {
     json_t *api =
@@ -245,7 +306,7 @@ static json_t *component_to_api(const json_t *component)
                   json_str(component, "caption", ""), "selectable", json_bool(component, "selectable", true),
                   "selectable_for_restore", json_bool(component, "selectable_for_restore", false));
     json_put(api, "file_sets", file_sets_to_api(json_object_get(component, "file_sets")));
-    json_put(api, "dependencies", array_or_empty(component, "dependencies"));
+    json_put(api, "dependencies", dependencies_to_api(json_object_get(component, "dependencies")));
     return api;
 }
 
@@ -264,5 +325,6 @@ json_t *writer_metadata_to_api(const json_t *metadata, const char *name, const c
         json_add(components, component_to_api(component));
     json_put(api, "components", components);
     json_put(api, "exclude", file_sets_to_api(json_object_get(metadata, "exclude")));
+    json_put(api, "alternate_locations", file_sets_to_api(json_object_get(metadata, "alternate_locations")));
     return api;
 }

@@ -7,5 +7,5 @@
 #include "worker/writer_client.h"
 
 /* Starts the process; ret_identity: whom it runs as. root: are we root (else it runs as we do). */
-int writer_spawn(const json_t *entry, const char *session, bool root, struct writer_client *client,
+int writer_spawn(const json_t *entry, const char *session, const char *installation, bool root, struct writer_client *client,
                  struct proc_identity *ret_identity, struct err *err);

@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/jsonspec.h"
 #include "base/log.h"
+#include "base/offspring.h"
 #include "base/str.h"
 #include "worker/context.h"
 #include "worker/staging.h"
@@ -14,7 +15,7 @@
 
 enum { CLOSE_TIMEOUT_MS = 5000 }; /* end-of-file first; who is still there then is killed */
 
-static const char *const level_names[LEVEL_COUNT] = {"front_end", "back_end", "system"};
+static const char *const level_names[] = {"front_end", "back_end", "system"};
 
 static bool listed(const json_t *list, const char *id)
 {
@@ -61,6 +62,35 @@ static void forget_all(struct writers *writers)
     *writers = (struct writers){0};
 }
 
+/* The children that we know: writers that were not reaped yet, and a mover. Returns how many. */
+static size_t own_children(const struct worker *worker, pid_t *ret)
+{
+    size_t n = 0;
+    if (worker->mover_pid > 0)
+        ret[n++] = worker->mover_pid;
+    if (worker->ready_mover.pid > 0)
+        ret[n++] = worker->ready_mover.pid;
+    for (size_t i = 0; i < worker->writers.n; i++)
+        if (worker->writers.entries[i].client.pid > 0)
+            ret[n++] = worker->writers.entries[i].client.pid;
+    return n;
+}
+
+void writers_end_orphans(struct worker *worker, const struct writer_entry *entry)
+{
+    AUTO_FREE pid_t *keep = mem_new((worker->writers.n + 2) * sizeof(*keep));
+    size_t n = own_children(worker, keep);
+    for (size_t i = 0; i < worker->writers.n; i++) {
+        const struct writer_entry *other = &worker->writers.entries[i];
+        if (entry && other != entry && other->uid == entry->uid && !other->client.broken)
+            return; /* whose they are cannot be told: when the other one is done */
+    }
+    size_t killed = offspring_kill_adopted(keep, n, entry ? entry->uid : (uid_t)OFFSPRING_ANY_USER);
+    if (killed)
+        log_line(LOG_LEVEL_WARNING, &(struct log_context){.session_id = worker->session, .writer = entry ? entry->name : NULL},
+                 "%zu processes that a writer had left behind were ended", killed);
+}
+
 static void start_entry(struct worker *worker, struct writer_entry *entry, const json_t *configuration,
                         const json_t *filter)
 {
@@ -73,7 +103,7 @@ static void start_entry(struct worker *worker, struct writer_entry *entry, const
         return;
     struct err err = {0};
     struct proc_identity identity = {0};
-    if (writer_spawn(configuration, worker->session, worker->root, &entry->client, &identity, &err) < 0) {
+    if (writer_spawn(configuration, worker->session, worker->installation, worker->root, &entry->client, &identity, &err) < 0) {
         add_missing(&worker->writers, entry, &err);
         return;
     }
@@ -83,6 +113,42 @@ static void start_entry(struct worker *worker, struct writer_entry *entry, const
     entry->started = true;
 }
 
+/* Does freeze stop any of its components from changing? (VSS: of every writer it does.) */
+static bool holds_any(const json_t *metadata)
+{
+    const json_t *components = json_object_get(metadata, "components"), *component;
+    size_t i;
+    json_array_foreach(components, i, component)
+    {
+        if (str_eq(json_str(component, "hold", "writes"), "writes"))
+            return true;
+    }
+    return json_array_size(components) == 0;
+}
+
+/* "Never within one writer" (vss-model 4.6). */
+static int check_dependencies(const struct writer_entry *entry, const json_t *metadata, struct err *err)
+{
+    size_t i, k;
+    const json_t *component, *dependency;
+    json_array_foreach (json_object_get(metadata, "components"), i, component)
+        json_array_foreach (json_object_get(component, "dependencies"), k, dependency)
+            if (str_eq(json_str(dependency, "class_id", ""), entry->class_id))
+                return err_set(err, VSS_E_WRITERERROR_NONRETRYABLE, NULL,
+                               "component %s depends on %s of its own writer", json_str(component, "name", ""),
+                               json_str(dependency, "name", ""));
+    return 0;
+}
+
+static void name_class(struct writer_entry *entry, const json_t *metadata)
+{
+    const char *class_id = json_str(metadata, "class_id", NULL);
+    if (class_id)
+        str_copy(entry->class_id, sizeof(entry->class_id), class_id);
+    else
+        uuid_named("class", json_str(entry->configuration, "type", "exec"), entry->class_id);
+}
+
 /* A writer whose Identify fails is missing: no document, no status entry (vss-model 1.3). */
 static void take_metadata(struct worker *worker, struct writer_entry *entry, const json_t *filter)
 {
@@ -90,7 +156,8 @@ static void take_metadata(struct worker *worker, struct writer_entry *entry, con
     const json_t *metadata = json_object_get(entry->client.answer, "metadata");
     if (!err.hr && !json_is_object(metadata))
         err_set(&err, VSS_E_WRITERERROR_NONRETRYABLE, NULL, "writer %s: identify without metadata", entry->name);
-    if (!err.hr && writer_metadata_check(metadata, &err) < 0)
+    name_class(entry, metadata);
+    if (!err.hr && (writer_metadata_check(metadata, &err) < 0 || check_dependencies(entry, metadata, &err) < 0))
         err_prefix(&err, "writer %s: its metadata is wrong", entry->name);
     if (err.hr) {
         add_missing(&worker->writers, entry, &err);
@@ -99,11 +166,6 @@ static void take_metadata(struct worker *worker, struct writer_entry *entry, con
         writer_client_clear(&entry->client);
         return;
     }
-    const char *class_id = json_str(metadata, "class_id", NULL);
-    if (class_id)
-        str_copy(entry->class_id, sizeof(entry->class_id), class_id);
-    else
-        uuid_named("class", json_str(entry->configuration, "type", "exec"), entry->class_id);
     if (!class_passes(filter, entry->class_id)) {
         writer_client_clear(&entry->client);
         return;
@@ -111,9 +173,11 @@ static void take_metadata(struct worker *worker, struct writer_entry *entry, con
     int64_t limit = worker_limit_ms(worker, "freeze_seconds", 60);
     int64_t own = json_int(metadata, "freeze_timeout_ms", limit);
     entry->freeze_timeout_ms = own < limit ? own : limit;
-    for (int level = 0; level < LEVEL_COUNT; level++)
+    for (size_t level = 0; level < ELEMENTS(level_names); level++)
         if (str_eq(json_str(metadata, "level", "front_end"), level_names[level]))
             entry->level = (enum writer_level)level;
+    if (!holds_any(metadata))
+        entry->level = LEVEL_UNHELD;
     entry->raw = json_deep_copy(metadata);
     entry->metadata = writer_metadata_to_api(metadata, entry->name, entry->instance_id, entry->class_id);
     if (staging_prepare(worker, entry, &err) < 0)
@@ -149,6 +213,7 @@ void writers_begin(struct writers *writers)
         struct writer_entry *entry = &writers->entries[i];
         entry->out = false;
         entry->failed_order = 0;
+        entry->frozen_once = false;
         entry->failure = (struct err){0};
         entry->state = "VSS_WS_STABLE";
         entry->application_message[0] = '\0';
@@ -177,6 +242,28 @@ void writers_turn(struct worker *worker, const struct wait_source *extra, size_t
     for (size_t i = 0; i < writers->n; i++)
         n += writer_client_sources(&writers->entries[i].client, sources + n);
     wait_turn(&worker->wait, sources, n, deadline_ms);
+}
+
+json_t *writers_window(const struct writer_entry *entry)
+{
+    char from[CLOCK_RFC3339_SIZE], to[CLOCK_RFC3339_SIZE];
+    if (!entry->frozen_once)
+        return json_null();
+    return json_pack("{s:s, s:s, s:f}", "started_at", clock_rfc3339(entry->freeze_ms, from), "ended_at",
+                     clock_rfc3339(entry->thaw_ms, to), "window_ms",
+                     (double)(entry->thaw_us - entry->freeze_us) / 1000.0);
+}
+
+json_t *writers_windows(const struct writers *writers)
+{
+    json_t *windows = json_array();
+    for (size_t i = 0; i < writers->n; i++) {
+        const struct writer_entry *entry = &writers->entries[i];
+        if (entry->frozen_once)
+            json_add(windows, json_pack("{s:s, s:f, s:b}", "writer", entry->name, "window_ms", (double)(entry->thaw_us - entry->freeze_us) / 1000.0,
+                                        "failed", entry->failure.hr != 0));
+    }
+    return windows;
 }
 
 static json_t *status_of(const struct writer_entry *entry)
@@ -229,16 +316,6 @@ int writers_first_failure(const struct writers *writers, struct err *err)
     return -1;
 }
 
-void writers_hold_logs(struct writers *writers, bool held)
-{
-    for (size_t i = 0; i < writers->n; i++) {
-        if (held)
-            writers->entries[i].client.log_held = true;
-        else
-            writer_client_release_log(&writers->entries[i].client);
-    }
-}
-
 void writers_close(struct worker *worker)
 {
     struct writers *writers = &worker->writers;
@@ -256,4 +333,5 @@ void writers_close(struct worker *worker)
         writers_turn(worker, NULL, 0, soon < deadline ? soon : deadline);
     }
     forget_all(writers);
+    writers_end_orphans(worker, NULL);
 }

@@ -18,17 +18,22 @@ enum writer_event {
     WRITER_THAW,
     WRITER_POST_SNAPSHOT,
     WRITER_BACKUP_COMPLETE,
+    WRITER_PRE_RESTORE,
+    WRITER_POST_RESTORE,
     WRITER_ABORT,
     WRITER_BACKUP_SHUTDOWN,
     WRITER_EVENT_COUNT
 };
 
-enum writer_level { LEVEL_FRONT_END, LEVEL_BACK_END, LEVEL_SYSTEM, LEVEL_COUNT }; /* in the order of freezing */
+/* In the order of freezing; thawing is the reverse. A writer none of whose components holds its writes comes last
+ * whatever level it names: its own moment then lies within everyone else's hold. */
+enum writer_level { LEVEL_FRONT_END, LEVEL_BACK_END, LEVEL_SYSTEM, LEVEL_UNHELD, LEVEL_COUNT };
 
 struct writer_entry {
     struct writer_client client;
     const json_t *configuration; /* borrowed from the worker's config */
     char name[128], instance_id[UUID_SIZE], class_id[UUID_SIZE];
+    bool swept;   /* what it left was ended */
     bool started; /* its process was started: identify was asked */
     uid_t uid;    /* whom it runs as */
     gid_t gid;
@@ -40,9 +45,13 @@ struct writer_entry {
     json_t *components;          /* what it is asked about: request components, NULL when it takes no part */
     enum writer_event asked;     /* the event in hand; WRITER_EVENT_COUNT = none */
     bool late;                   /* its window was over when Thaw was sent */
+    bool guarded;                /* from Freeze to the answer to Thaw or Abort: freeze_guard.h */
     bool saw_prepare, done_post; /* Abort is owed while the first and not the second */
     bool frozen;                 /* Thaw is owed */
-    int64_t freeze_us;           /* when Freeze was sent */
+    bool restoring;              /* PreRestore went well and PostRestore has not: its application may be stopped */
+    bool frozen_once;            /* in this backup: it said yes to Freeze and its window is over */
+    int64_t freeze_us, thaw_us;  /* when Freeze was sent and Thaw answered, monotonic */
+    int64_t freeze_ms, thaw_ms;  /* the same by the wall clock */
     const char *state;           /* "VSS_WS_STABLE"; static */
     struct err failure;          /* hr 0 = none; text = its message */
     unsigned failed_order;       /* 1 = the first that failed */
@@ -76,12 +85,19 @@ size_t writers_ask_all(struct writers *writers, enum writer_event event);
 void writers_turn(struct worker *worker, const struct wait_source *extra, size_t n_extra, int64_t deadline_ms);
 /* Records a failure that no answer carries (window exceeded). */
 void writers_fail(struct writers *writers, struct writer_entry *entry, enum writer_event at, const struct err *err);
+/* {"started_at","ended_at","window_ms"}: Freeze sent to Thaw answered; null when it was not frozen. New reference. */
+json_t *writers_window(const struct writer_entry *entry);
+/* [{"writer","window_ms","failed"}] of those that were frozen. New reference. */
+json_t *writers_windows(const struct writers *writers);
 /* STATUS of all; and of those that failed. New references. */
 json_t *writers_status(const struct writers *writers);
 json_t *writers_failed(const struct writers *writers);
 /* err = the first failed writer's code and words. Returns -1. */
 int writers_first_failure(const struct writers *writers, struct err *err);
-void writers_hold_logs(struct writers *writers, bool held);
+/* Ends what entry's process left to us when it was killed: children out of its group, double forks. While another
+ * writer of the same user lives nobody can tell whose they are, and they wait for Abort or the end. entry NULL: all of
+ * them. */
+void writers_end_orphans(struct worker *worker, const struct writer_entry *entry);
 /* Closes every process (end-of-file, then kill after 5 s) and forgets them. */
 void writers_close(struct worker *worker);
 

@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "base/jsonspec.h"
 #include "base/str.h"
+#include "writers/sqlite/restore.h"
 #include "writers/writer.h"
 
 enum {
@@ -34,6 +35,7 @@ struct database {
     char journal_mode[16];
     int64_t page_count;
     int64_t schema_version;
+    struct sqlite_restore restore;
     char stamp[CLOCK_RFC3339_SIZE];
 };
 
@@ -171,6 +173,7 @@ static void sqlite_close(void *arg)
     struct sqlite_state *state = arg;
     for (size_t i = 0; i < state->n; i++) {
         database_close(&state->databases[i]);
+        sqlite_restore_drop(&state->databases[i].restore);
         free(state->databases[i].configured);
     }
     free(state->databases);
@@ -245,7 +248,7 @@ static int sqlite_identify(void *arg, int64_t deadline_ms, json_t **ret_metadata
                                  (json_int_t)state->freeze_timeout_ms, "restore_method", "restore_if_can_replace");
     json_put(metadata, "name", json_text(state->name));
     json_put(metadata, "instance_name", json_text(state->name));
-    json_put(metadata, "backup_schema", json_array());
+    json_put(metadata, "backup_schema", json_pack("[s]", "new_target"));
     json_put(metadata, "components", components);
     json_put(metadata, "exclude", json_array());
     *ret_metadata = metadata;
@@ -435,8 +438,77 @@ static int post_snapshot(struct sqlite_state *state, const struct writer_event *
 static int release(struct sqlite_state *state, const struct writer_event *event, json_t **ret, struct err *err)
 {
     (void)event, (void)ret, (void)err;
-    for (size_t i = 0; i < state->n; i++)
+    for (size_t i = 0; i < state->n; i++) {
         database_close(&state->databases[i]);
+        sqlite_restore_drop(&state->databases[i].restore);
+    }
+    return 0;
+}
+
+/* --- restore (sqlite/restore.h) --- */
+
+static const json_t *component_of(const struct writer_event *event, const char *name)
+{
+    size_t i;
+    const json_t *component;
+    json_array_foreach(event->components, i, component) if (str_eq(json_str(component, "name", NULL), name) &&
+                                                            str_eq(json_str(component, "logical_path", ""), ""))
+        return component;
+    return NULL;
+}
+
+/* SQLite would make journals as root here too; a database that is gone has no owner. */
+static int may_restore(const struct database *database, struct err *err)
+{
+    return access(database->path, F_OK) == 0 ? check_owner(database, err) : 0;
+}
+
+static int pre_restore(struct sqlite_state *state, const struct writer_event *event, json_t **ret, struct err *err)
+{
+    AUTO_JSON json_t *answers = json_array();
+    for (size_t i = 0; i < state->n; i++) {
+        struct database *database = &state->databases[i];
+        const json_t *component = component_of(event, database->name);
+        if (!component)
+            continue;
+        json_t *answer = json_object();
+        json_add(answers, answer);
+        json_put(answer, "logical_path", json_string(""));
+        json_put(answer, "name", json_text(database->name));
+        database_close(database);
+        database_resolve(database);
+        if (may_restore(database, err) == 0 &&
+            sqlite_restore_begin(&database->restore, database->path, component, answer, err) == 0)
+            continue;
+        for (size_t k = 0; k <= i; k++)
+            sqlite_restore_drop(&state->databases[k].restore);
+        return -1;
+    }
+    *ret = TAKE_PTR(answers);
+    return 0;
+}
+
+/* Each database for itself: one that fails does not undo another one. */
+static int post_restore(struct sqlite_state *state, const struct writer_event *event, json_t **ret, struct err *err)
+{
+    AUTO_JSON json_t *answers = json_array();
+    size_t asked = 0;
+    for (size_t i = 0; i < state->n; i++) {
+        struct database *database = &state->databases[i];
+        const json_t *component = component_of(event, database->name);
+        struct err why = {0};
+        asked += component ? 1 : 0;
+        if (!component || sqlite_restore_end(&database->restore, database->path, component, state->give_up_ms, &why) == 0)
+            continue;
+        json_t *answer = json_pack("{s:s, s:s}", "logical_path", "", "failure", hresult_name(why.hr));
+        json_put(answer, "name", json_text(database->name));
+        json_put(answer, "application_message", json_text(why.text));
+        json_add(answers, answer);
+        *err = why;
+    }
+    if (asked > 0 && json_array_size(answers) == asked)
+        return -1;
+    *ret = TAKE_PTR(answers);
     return 0;
 }
 
@@ -448,6 +520,7 @@ static int sqlite_event(void *arg, const struct writer_event *event, json_t **re
     } rows[] = {
         {"prepare_backup", prepare_backup}, {"freeze", freeze}, {"thaw", thaw},
         {"post_snapshot", post_snapshot},   {"abort", release}, {"backup_shutdown", release},
+        {"pre_restore", pre_restore},       {"post_restore", post_restore},
     };
     struct sqlite_state *state = arg;
     state->give_up_ms = writer_give_up_ms(event->deadline_ms);

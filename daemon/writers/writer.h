@@ -32,6 +32,10 @@ struct writer {
     /* freeze holds something that stops the application. The main loop then sends itself "abort" once freeze_timeout_ms
      * of the writer's metadata has passed since freeze (VSS: a writer thaws itself), and fails the next event. */
     bool leased;
+    /* For a hold that the application itself ends after a while: called every renew_ms between freeze and thaw. An error
+     * means that the hold is lost. Optional. */
+    int (*renew)(void *state, struct err *err);
+    int64_t renew_ms;
 };
 enum { WRITER_ABI = 1 };
 

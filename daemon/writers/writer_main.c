@@ -31,11 +31,13 @@ static struct {
     bool lost; /* the hold is gone: the next event fails with `loss` */
     struct err loss;
     int64_t lease_end_ms; /* 0 = no freeze is held */
+    int64_t renew_at_ms;  /* while a freeze is held, and the writer renews */
     int64_t freeze_timeout_ms;
     int signal_fd;
     char *buffer;
     size_t used;
     bool skipping; /* the rest of an overlong line */
+    bool restores; /* between pre_restore and post_restore */
     bool ended;
 } self = {.signal_fd = -1, .freeze_timeout_ms = FREEZE_TIMEOUT_DEFAULT_MS};
 
@@ -158,7 +160,19 @@ static void look_at_lease(void)
     release_everything();
     struct err err = {0};
     err_set(&err, VSS_E_WRITERERROR_TIMEOUT, "Take the snapshot faster, or freeze less.",
-            "no thaw came within %lld ms of freeze: the hold was released", (long long)self.freeze_timeout_ms);
+            "no thaw came within the freeze window: the hold was released");
+    lose(err);
+}
+
+static void look_at_renewal(void)
+{
+    if (!self.lease_end_ms || !writer_this->renew || clock_mono_ms() < self.renew_at_ms)
+        return;
+    struct err err = {0};
+    self.renew_at_ms = clock_mono_ms() + writer_this->renew_ms;
+    if (writer_this->renew(self.state, &err) == 0)
+        return;
+    release_everything();
     lose(err);
 }
 
@@ -228,10 +242,18 @@ static int other_event(const json_t *request, const char *name, int64_t deadline
         json_put(answer, "components", answers);
     if (releases(name))
         self.lost = false;
-    if (writer_this->leased && result == 0 && str_eq(name, "freeze"))
-        self.lease_end_ms = clock_mono_ms() + self.freeze_timeout_ms;
-    else if (str_eq(name, "thaw") || releases(name))
+    if (writer_this->leased && result == 0 && str_eq(name, "freeze")) {
+        /* The window that the worker gives, which limits.freeze_seconds has cut, holds even when the worker is stopped. */
+        int64_t own_end_ms = clock_mono_ms() + self.freeze_timeout_ms;
+        self.lease_end_ms = own_end_ms < deadline_ms ? own_end_ms : deadline_ms;
+        self.renew_at_ms = clock_mono_ms() + writer_this->renew_ms;
+    }
+    if (str_eq(name, "thaw") || releases(name))
         self.lease_end_ms = 0;
+    if (str_eq(name, "pre_restore"))
+        self.restores = result == 0;
+    if (str_eq(name, "post_restore") || releases(name))
+        self.restores = false;
     return result;
 }
 
@@ -312,8 +334,18 @@ static int turn_timeout(void)
 {
     if (!self.lease_end_ms)
         return -1;
-    int64_t left = self.lease_end_ms - clock_mono_ms();
+    int64_t next_ms = writer_this->renew && self.renew_at_ms < self.lease_end_ms ? self.renew_at_ms : self.lease_end_ms;
+    int64_t left = next_ms - clock_mono_ms();
     return left > 0 ? (int)left : 0;
+}
+
+/* Told to end (SIGTERM) between pre_restore and post_restore: a mover of the worker may be moving files to where the old data was, and an undo now
+ * would start the application on both. The worker is told to end, too, or it goes on; it alone knows when an undo is in nobody's way, and
+ * then says so, or our input ends. */
+static bool stays(void)
+{
+    struct signalfd_siginfo told;
+    return self.restores && read(self.signal_fd, &told, sizeof(told)) == (ssize_t)sizeof(told);
 }
 
 static void run(void)
@@ -324,11 +356,12 @@ static void run(void)
                                {.fd = STDIN_FILENO, .events = POLLIN}};
         if (poll(fds, ELEMENTS(fds), turn_timeout()) < 0 && errno != EINTR)
             return;
-        if (fds[0].revents & POLLIN)
+        if ((fds[0].revents & POLLIN) && !stays())
             return;
         look_at_lease();
         if (fds[1].revents)
             look_at_watch();
+        look_at_renewal();
         if (fds[2].revents)
             serve_input();
     }

@@ -5,10 +5,11 @@
 
 A reply that no operation can describe is held against the contract's own words: an unknown path is a 404 problem (or 401), a known
 path with another method a 405 problem whose Allow names exactly the path's methods, OPTIONS a 204 with that Allow, an over-long head
-a 431 problem.
+a 431 problem, too many requests or wrong credentials a 429 problem.
 """
 import json
 import re
+import urllib.parse
 
 import yaml
 from jsonschema import Draft202012Validator, RefResolver
@@ -25,7 +26,7 @@ class Contract:
         self.paths = []
         for template, item in self.document["paths"].items():
             parts = re.split(r"\{[^/}]+\}", template)
-            self.paths.append((len(parts), re.compile("[^/]+".join(map(re.escape, parts))), template, item))
+            self.paths.append((len(parts), re.compile("([^/]+)".join(map(re.escape, parts))), template, item))
         self.paths.sort(key=lambda path: path[0])  # literal paths before templates
 
     def resolve(self, node):
@@ -36,9 +37,21 @@ class Contract:
     def path(self, target):
         """The template and item of a request target; (None, None) when it is unknown."""
         for _, pattern, template, item in self.paths:
-            if pattern.fullmatch(target.split("?")[0]):
-                return template, item
+            found = pattern.fullmatch(target.split("?")[0])
+            if found:
+                return (template, item) if all(map(self.plain, found.groups())) else (None, None)
         return None, None
+
+    @staticmethod
+    def plain(part):
+        """Is this part of a path one name, as info.description has it?"""
+        if re.search("%(?![0-9A-Fa-f]{2})", part):
+            return False
+        try:
+            name = urllib.parse.unquote(part, errors="strict")
+        except UnicodeDecodeError:
+            return False
+        return "/" not in name and name not in (".", "..") and not re.search("[\x00-\x1f\x7f]", name)
 
     def operations(self):
         """Every (method, template, operation) of the contract."""
@@ -77,10 +90,14 @@ class Contract:
                 value = int(value)
             self.check_schema(schema, value, f"{where}: header {name}")
 
-    def check_undescribed(self, method, item, status, headers, body, where):
+    def check_undescribed(self, method, item, status, headers, body, where, path=""):
         """Replies that belong to no operation."""
-        if item is None:
-            assert status in (401, 404), f"{where}: an unknown path"
+        files = path.startswith(("/ui/", "/docs/"))  # whatever they are called
+        item = {"get": {}} if files else item
+        if status == 429:
+            assert headers.get("retry-after", "").isdigit(), f"{where}: Retry-After"
+        elif item is None or (files and method in ("GET", "HEAD")):
+            assert status in (401, 404) or (status == 400 and "%00" in where), f"{where}: an unknown path"  # %00: the framing gate
         elif method == "OPTIONS":
             assert status in (204, 401), f"{where}: OPTIONS"
         else:
@@ -115,8 +132,19 @@ class Contract:
             assert not body, f"{where}: HEAD with a body"
         elif media == PROBLEM:
             self.check_problem(status, headers, body, where)
-        elif media.endswith("json"):
-            self.check_schema(content[media]["schema"], json.loads(body), where)
+        elif media.endswith(("/json", "+json")):
+            schema = content[media]["schema"]
+            self.check_schema(self.sparse(schema) if "fields=" in where else schema, json.loads(body), where)
+
+    def sparse(self, schema):
+        """With ?fields= no member of an item must be there."""
+        schema = self.resolve(schema)
+        properties = schema.get("properties", {})
+        if {"items", "next_cursor"} <= set(properties):
+            items = self.resolve(properties["items"])
+            return {**schema, "properties": {**properties, "items": {**items, "items": self.sparse(items["items"])}}}
+        return {**{name: value for name, value in schema.items() if name != "required"},
+                **({"allOf": [self.sparse(part) for part in schema["allOf"]]} if "allOf" in schema else {})}
 
     def check(self, method, path, status, headers, body_bytes, request_body=None):
         """headers: a mapping, or pairs; names of any case. request_body (bytes, text or a value): held against the contract when
@@ -130,7 +158,7 @@ class Contract:
             self.check_problem(status, headers, body_bytes, where)
             return
         if operation is None:
-            self.check_undescribed(method, item, status, headers, body_bytes, where)
+            self.check_undescribed(method, item, status, headers, body_bytes, where, path)
             return
         responses = {str(code): answer for code, answer in operation["responses"].items()}
         assert str(status) in responses, f"{where}: status not in the contract ({', '.join(responses)}): {body_bytes[:500]!r}"

@@ -6,11 +6,21 @@ Every test writer is told what to do by its environment:
   COMPONENTS            JSON array of components (default: one filegroup "main")
   FILES                 colon-separated directories: the file sets of the default component
   EXCLUDE               JSON array of file sets
+  SCHEMA                backup_schema, words separated by commas
+  RESTORE_METHOD        restore_method (default custom)
+  ALTERNATE             JSON array: alternate_locations
   DELAY_EVENT           seconds to wait before the answer to EVENT (DELAY_FREEZE=2)
+  DELAY_END             seconds that an undo at end-of-file takes; "undone" is recorded after it
+  WAIT_EVENT            file that must appear before the answer to EVENT
+  TOUCH_EVENT           file to make when EVENT arrives
   FAIL_EVENT            failure code for {"ok": false} (FAIL_FREEZE=VSS_E_WRITERERROR_RETRYABLE)
+  UNLESS_EVENT          file: once it exists, FAIL_EVENT does not count
   SOFT_EVENT            failure code for {"ok": true, "failure": ...}
   PARTIAL_EVENT         failure code for the first component of the answer
-  STAMP                 stamp of every component in prepare_backup
+  STAMP                 stamp of every component in prepare_backup; "session" is the session's id
+  SAY_EVENT             JSON object: members that every component gets in the answer to EVENT
+  POINT                 "consistent_at" of every component in post_snapshot
+  ADD                   JSON object {path: text}: files that the first component adds in post_snapshot
   BAD_AT                event at which a bad writer is bad (default freeze)
 """
 import json
@@ -40,8 +50,9 @@ def metadata():
     if "COMPONENTS" in os.environ:
         components = json.loads(os.environ["COMPONENTS"])
     found = {"name": os.environ.get("NAME", "recorder"), "usage": "user_data", "level": os.environ.get("LEVEL", "front_end"),
-             "restore_method": "custom", "backup_schema": [], "components": components,
-             "exclude": json.loads(os.environ.get("EXCLUDE", "[]"))}
+             "restore_method": os.environ.get("RESTORE_METHOD", "custom"),
+             "backup_schema": [word for word in os.environ.get("SCHEMA", "").split(",") if word], "components": components,
+             "alternate_locations": json.loads(os.environ.get("ALTERNATE", "[]")), "exclude": json.loads(os.environ.get("EXCLUDE", "[]"))}
     for key in ("CLASS_ID", "INSTANCE_NAME"):
         if key in os.environ:
             found[key.lower()] = os.environ[key]
@@ -50,10 +61,17 @@ def metadata():
     return found
 
 
+def added_files(wanted, staging):
+    for number, text in enumerate(wanted.values()):
+        with open(f"{staging}/{number}", "w", encoding="utf-8") as file:
+            file.write(text)
+    return [{"path": path, "source": f"{staging}/{number}"} for number, path in enumerate(wanted)]
+
+
 def answer_for(request):
     event = request["event"]
     answer = {"id": request["id"], "ok": True}
-    if environment("FAIL", event):
+    if environment("FAIL", event) and not os.path.exists(environment("UNLESS", event) or ""):
         answer.update(ok=False, failure=environment("FAIL", event), message=f"told to fail at {event}")
         return answer
     if environment("SOFT", event):
@@ -64,7 +82,15 @@ def answer_for(request):
     components = [{"logical_path": c["logical_path"], "name": c["name"]} for c in request.get("components", [])]
     if event == "prepare_backup" and "STAMP" in os.environ:
         for component in components:
-            component["stamp"] = os.environ["STAMP"]
+            component["stamp"] = request["session"] if os.environ["STAMP"] == "session" else os.environ["STAMP"]
+    if event == "post_snapshot" and "POINT" in os.environ:
+        for component in components:
+            component["consistent_at"] = os.environ["POINT"]
+    if event == "post_snapshot" and "ADD" in os.environ and components:
+        components[0]["extra_files"] = added_files(json.loads(os.environ["ADD"]), request["staging"])
+    if environment("SAY", event):
+        for component in components:
+            component.update(json.loads(environment("SAY", event)))
     if environment("PARTIAL", event) and components:
         components[0].update(failure=environment("PARTIAL", event), application_code=7,
                              application_message=f"component failed at {event}")
@@ -83,12 +109,21 @@ def run(misbehave=None):
     for line in sys.stdin:
         request = json.loads(line)
         record({"event": request["event"], "request": request})
+        if environment("TOUCH", request["event"]):
+            open(environment("TOUCH", request["event"]), "w").close()
         delay = environment("DELAY", request["event"])
         if delay:
             time.sleep(float(delay))
+        gate = environment("WAIT", request["event"])
+        while gate and not os.path.exists(gate):
+            time.sleep(0.02)
         if misbehave and request["event"] == bad_at:
             misbehave(request)
         else:
-            send(answer_for(request))
-            record({"event": request["event"] + ".answered"})
+            answer = answer_for(request)
+            record({"event": request["event"] + ".answered"})  # before it is: what follows the answer is recorded after this
+            send(answer)
     record({"event": "end_of_file"})
+    if "DELAY_END" in os.environ:
+        time.sleep(float(os.environ["DELAY_END"]))
+        record({"event": "undone"})

@@ -17,7 +17,9 @@ const struct mover mover_archive = {
     .run = arc_run,
     .restore = arc_restore,
     .verify = arc_verify,
+    .seal = arc_seal,
     .list = arc_list,
     .remove = arc_remove,
+    .sweep = arc_sweep,
 };
 MOVER_EXPORT(archive);

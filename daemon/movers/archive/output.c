@@ -4,16 +4,20 @@
 #include <archive_entry.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/fault.h"
 #include "base/str.h"
 #include "movers/archive/archive_private.h"
 #include "movers/payload/manifest.h"
 #include "movers/payload/scan.h"
+#include "movers/payload/tar_entry.h"
+#include "movers/payload/token_bucket.h"
 
 struct arc_output {
     struct archive *tar, *disk;
@@ -21,13 +25,38 @@ struct arc_output {
     int fd;
     int errnum; /* of the first failed write */
     struct hash *hash;
-    int64_t size;
+    int64_t size, sent; /* written, and on its way to the disk */
+    struct token_bucket pace;
+    const struct mover_host *host;
 };
 
+/* The disk begins while we compress: the sync at the end finds little left. */
+enum { SEND_EVERY = 8 * 1024 * 1024, WRITE_SIZE = 256 * 1024, WAIT_MS = 200 };
+
+bool arc_push(int fd, int64_t from, int64_t size, unsigned flags)
+{
+    return sync_file_range(fd, from, size, flags) == 0 || errno == ENOSYS || errno == EINVAL || errno == ESPIPE;
+}
+
+/* Who waits here is the reader too: what is not written is not read. The reader sees the cancel by itself. */
+static void keep_pace(struct arc_output *output, int64_t n)
+{
+    int64_t now = clock_mono_ms(), until = now + token_bucket_take(&output->pace, n, now);
+    while (now < until && !output->host->cancelled(output->host->arg)) {
+        struct pollfd cancel = {.fd = output->host->cancel_fd, .events = POLLIN};
+        poll(&cancel, 1, until - now < WAIT_MS ? (int)(until - now) : WAIT_MS);
+        now = clock_mono_ms();
+    }
+}
+
+/* A failure is kept, and libarchive not told: once in its fatal state it frees no more of what it has for its writer.
+ * Every call of ours looks at errnum. */
 static la_ssize_t on_write(struct archive *tar, void *arg, const void *bytes, size_t size)
 {
     struct arc_output *output = arg;
     (void)tar;
+    if (output->errnum)
+        return (la_ssize_t)size;
     ssize_t n = write(output->fd, bytes, size);
     if (fault("mover.archive.write")) {
         n = -1;
@@ -35,11 +64,16 @@ static la_ssize_t on_write(struct archive *tar, void *arg, const void *bytes, si
     }
     if (n < 0) {
         output->errnum = errno;
-        archive_set_error(tar, errno, "write");
-        return ARCHIVE_FATAL;
+        return (la_ssize_t)size;
     }
     hash_update(output->hash, bytes, (size_t)n);
     output->size += n;
+    if (output->size - output->sent >= SEND_EVERY) {
+        if (!arc_push(output->fd, output->sent, output->size - output->sent, SYNC_FILE_RANGE_WRITE))
+            output->errnum = errno;
+        output->sent = output->size;
+    }
+    keep_pace(output, n);
     return n;
 }
 
@@ -54,68 +88,29 @@ static int failed(const struct arc_output *output, const char *path, struct err 
 
 static bool set_up(struct arc_output *output)
 {
-    archive_read_disk_set_standard_lookup(output->disk);
-    /* Flags are not restored; the holes are found by arc_output_entry. */
-    archive_read_disk_set_behavior(output->disk, ARCHIVE_READDISK_NO_FFLAGS | ARCHIVE_READDISK_NO_SPARSE);
     if (archive_write_add_filter_zstd(output->tar) < ARCHIVE_WARN ||
         archive_write_set_format_pax(output->tar) < ARCHIVE_WARN)
         return false;
     /* Level 1: the disk is the limit (platform-facts 4). A thread of its own compresses while we read and hash. */
     archive_write_set_filter_option(output->tar, "zstd", "threads", "1");
     return archive_write_set_options(output->tar, "hdrcharset=BINARY,compression-level=1") >= ARCHIVE_WARN &&
+           archive_write_set_bytes_per_block(output->tar, WRITE_SIZE) == ARCHIVE_OK &&
            archive_write_set_bytes_in_last_block(output->tar, 1) == ARCHIVE_OK;
 }
 
-int arc_output_open(struct arc_output **ret, const char *dir, struct err *err)
+int arc_output_open(struct arc_output **ret, const char *dir, const struct mover_request *request, const struct mover_host *host, struct err *err)
 {
     struct arc_output *output = mem_new(sizeof(*output));
     *ret = output;
     *output =
-        (struct arc_output){.tar = archive_write_new(), .disk = archive_read_disk_new(), .hash = hash_new(), .fd = -1};
+        (struct arc_output){.tar = archive_write_new(), .disk = tar_disk_new(), .hash = hash_new(), .fd = -1, .host = host};
+    token_bucket_init(&output->pace, request->bandwidth, clock_mono_ms());
     str_format(output->path, sizeof(output->path), "%s/data.tar.zst", dir);
     output->fd = open(output->path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (output->fd < 0)
         return payload_failed(errno, "create", output->path, err);
     if (!set_up(output) || archive_write_open(output->tar, output, NULL, on_write, NULL) != ARCHIVE_OK)
         return failed(output, output->path, err);
-    return 0;
-}
-
-/* Where the data is, by the file system's own word: what lies outside reads as zeros by definition. */
-static void map_holes(struct archive_entry *tar_entry, int fd, int64_t size)
-{
-    for (off_t at = 0; at < size;) {
-        off_t data = lseek(fd, at, SEEK_DATA);
-        off_t hole = data < 0 ? -1 : lseek(fd, data, SEEK_HOLE);
-        if (data < 0 && errno != ENXIO)
-            archive_entry_sparse_clear(tar_entry);
-        if (data < 0 && errno == ENXIO && archive_entry_sparse_count(tar_entry) == 0)
-            archive_entry_sparse_add_entry(tar_entry, 0, 0); /* nothing but a hole */
-        if (data < 0 || hole < 0)
-            break;
-        archive_entry_sparse_add_entry(tar_entry, data, hole - data);
-        at = hole;
-    }
-    lseek(fd, 0, SEEK_SET);
-}
-
-static int fill(struct arc_output *output, struct archive_entry *tar_entry, const struct manifest_entry *entry, int fd,
-                const struct stat *st)
-{
-    bool readable = S_ISREG(st->st_mode) || (S_ISDIR(st->st_mode) && !(fcntl(fd, F_GETFL) & O_PATH));
-    archive_entry_copy_stat(tar_entry, st);
-    if (!S_ISDIR(st->st_mode) || readable) /* a parent that may not be listed: owner, mode and time are what there is */
-        if (archive_read_disk_entry_from_file(output->disk, tar_entry, readable ? fd : -1, st) < ARCHIVE_WARN)
-            return -1;
-    archive_entry_copy_pathname(tar_entry, entry->path[1] ? entry->path + 1 : ".");
-    if (entry->link)
-        archive_entry_copy_symlink(tar_entry, entry->link);
-    if (entry->hard_link) {
-        archive_entry_copy_hardlink(tar_entry, entry->hard_link + 1);
-        archive_entry_set_size(tar_entry, 0);
-    } else if (entry->sparse) {
-        map_holes(tar_entry, fd, st->st_size);
-    }
     return 0;
 }
 
@@ -126,16 +121,11 @@ int arc_output_entry(struct arc_output *output, const struct manifest_entry *ent
     if (fstat(fd, &st))
         return payload_failed(errno, "look at", entry->path, err);
     struct archive_entry *tar_entry = archive_entry_new();
-    archive_entry_copy_sourcepath(tar_entry, source);
-    archive_entry_copy_pathname(tar_entry, source);
-    int result = 0;
-    if (fill(output, tar_entry, entry, fd, &st)) {
-        AUTO_FREE char *readable = manifest_readable(entry->path);
-        result = err_set(err, VSS_E_UNEXPECTED, NULL, "cannot read the attributes of %s: %s", readable,
-                         archive_error_string(output->disk));
-    } else if (archive_write_header(output->tar, tar_entry) < ARCHIVE_WARN) {
+    const struct tar_source from = {.path = entry->path, .link = entry->link, .hard_link = entry->hard_link, .sparse = entry->sparse,
+                                    .fd = fd, .readable_at = source, .stat = &st};
+    int result = tar_entry_fill(output->disk, tar_entry, &from, err);
+    if (!result && (archive_write_header(output->tar, tar_entry) < ARCHIVE_WARN || output->errnum))
         result = failed(output, entry->path, err);
-    }
     archive_entry_free(tar_entry);
     return result;
 }
@@ -143,16 +133,14 @@ int arc_output_entry(struct arc_output *output, const struct manifest_entry *ent
 int arc_output_data(struct arc_output *output, const void *bytes, size_t size, struct err *err)
 {
     la_ssize_t n = archive_write_data(output->tar, bytes, size);
-    return n == (la_ssize_t)size ? 0 : failed(output, output->path, err);
+    return n == (la_ssize_t)size && !output->errnum ? 0 : failed(output, output->path, err);
 }
 
 int arc_output_close(struct arc_output *output, int64_t *ret_size, char ret_sha256[HASH_HEX_SIZE], struct err *err)
 {
     uint8_t digest[HASH_SIZE];
-    if (archive_write_close(output->tar) != ARCHIVE_OK)
+    if (archive_write_close(output->tar) != ARCHIVE_OK || output->errnum)
         return failed(output, output->path, err);
-    if (fsync(output->fd))
-        return payload_failed(errno, "write", output->path, err);
     *ret_size = output->size;
     hash_final(output->hash, digest);
     hash_hex(digest, ret_sha256);

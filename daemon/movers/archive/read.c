@@ -38,7 +38,7 @@ static bool hash_matches(struct hash *hash, const json_t *complete, const char *
 
 static int damaged(const struct stored *stored, const char *what, struct err *err)
 {
-    return err_set(err, VSS_E_CORRUPT_XML_DOCUMENT, "The stored data is damaged: restore from another backup.",
+    return err_set(err, ERROR_FILE_CORRUPT, "The stored data is damaged: restore from another backup.",
                    "%s/%s is damaged", stored->place, what);
 }
 
@@ -65,9 +65,10 @@ static int stored_open(struct stored *ret, const json_t *repository, const char 
     *ret = (struct stored){.fd = -1, .hash = hash_new()};
     if (arc_place(repository, backup_id, "", ret->place, err))
         return -1;
+    if (access(ret->place, F_OK) && errno != ENOENT)
+        return payload_failed(errno, "look at", ret->place, err);
     if (access(ret->place, F_OK))
-        return err_set(err, VSS_E_OBJECT_NOT_FOUND, NULL, "repository %s holds no backup %s",
-                       json_str(repository, "name", ""), backup_id);
+        return payload_no_backup(json_str(repository, "name", ""), backup_id, err);
     ret->complete = arc_read_json(ret->place, "complete.json");
     if (!json_is_object(ret->complete))
         return damaged(ret, "complete.json", err);
@@ -124,13 +125,9 @@ int arc_restore(const struct mover_restore *request, const struct mover_host *ho
     if (!result)
         result = restore_all(&stored, &stage, &check, err);
     if (!result)
-        *ret_result = json_pack("{s:I, s:I, s:b}", "files", (json_int_t)stage.progress.files_done, "bytes",
-                                (json_int_t)stage.progress.bytes_total, "verified", 1);
-    if (!result && check.warnings)
-        json_put(*ret_result, "warnings", json_incref(check.warnings));
+        *ret_result = stage_result(&stage);
     stage_close(&stage);
     json_decref(check.damaged);
-    json_decref(check.warnings);
     stored_close(&stored);
     return result;
 }
@@ -151,7 +148,7 @@ int arc_verify(const json_t *repository, const char *backup_id, const char *data
         }
         result = check_stored(&stored, &check, &cause);
     }
-    if (result && cause.hr == (uint32_t)VSS_E_CORRUPT_XML_DOCUMENT) { /* an answer of verify, not a failure to verify */
+    if (result && cause.hr == (uint32_t)ERROR_FILE_CORRUPT) { /* an answer of verify, not a failure to verify */
         tar_check_damage(&check, "/", cause.text);
         result = 0;
     }

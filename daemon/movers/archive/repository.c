@@ -9,11 +9,13 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/ident.h"
 #include "base/jsonspec.h"
 #include "base/str.h"
 #include "movers/archive/archive_private.h"
 #include "movers/payload/scan.h"
+#include "movers/seen.h"
 
 static const char MARK[] = "quiesced-repository.json";
 
@@ -33,18 +35,28 @@ static int write_all(int fd, const char *text, size_t length)
         text += n;
         length -= (size_t)n;
     }
-    return fsync(fd);
+    return 0;
 }
 
-int arc_write_json(const char *dir, const char *name, const json_t *doc, struct err *err)
+static int put_json(const char *dir, const char *name, const json_t *doc, bool durable, struct err *err)
 {
     char path[PATH_MAX + 64];
     str_format(path, sizeof(path), "%s/%s", dir, name);
     AUTO_FREE char *text = json_dumps(doc ? doc : json_null(), JSON_INDENT(1) | JSON_SORT_KEYS | JSON_ENCODE_ANY);
     AUTO_FD int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (fd < 0 || !text || write_all(fd, text, strlen(text)))
+    if (fd < 0 || !text || write_all(fd, text, strlen(text)) || (durable && fsync(fd)))
         return payload_failed(errno, "write", path, err);
     return 0;
+}
+
+int arc_write_json(const char *dir, const char *name, const json_t *doc, struct err *err)
+{
+    return put_json(dir, name, doc, true, err);
+}
+
+int arc_put_json(const char *dir, const char *name, const json_t *doc, struct err *err)
+{
+    return put_json(dir, name, doc, false, err);
 }
 
 json_t *arc_read_json(const char *dir, const char *name)
@@ -88,6 +100,8 @@ int arc_open(const json_t *repository, bool create_new, struct err *err)
             return payload_failed(errno, "open the repository", path, err);
         if (create_new)
             return create(path, err) ? err_prefix(err, "repository %s", name) : 0;
+        if (seen_before(repository))
+            return seen_missing(repository, err);
         return err_set(err, VSS_E_OBJECT_NOT_FOUND, "Is its disk mounted?",
                        "repository %s: %s is not an archive repository", name, path);
     }
@@ -95,7 +109,13 @@ int arc_open(const json_t *repository, bool create_new, struct err *err)
     if (json_int(found, "version", 0) != FORMAT_VERSION)
         return err_set(err, VSS_E_NOT_SUPPORTED, "Use the program version that wrote it, or a newer one.",
                        "repository %s: %s is damaged or of an unknown version", name, mark);
-    return 0;
+    return seen_check(repository, json_str(found, "id", ""), err);
+}
+
+void arc_tell_id(const json_t *repository, json_t *result)
+{
+    AUTO_JSON json_t *found = arc_read_json(arc_path(repository), MARK);
+    json_put(result, "repository_id", json_string(json_str(found, "id", "")));
 }
 
 int arc_place(const json_t *repository, const char *backup_id, const char *suffix, char ret[PATH_MAX], struct err *err)
@@ -110,7 +130,8 @@ int arc_place(const json_t *repository, const char *backup_id, const char *suffi
 
 void arc_remove_dir(const char *dir)
 {
-    static const char *const files[] = {"data.tar.zst", "manifest.jsonl", "document.json", "complete.json"};
+    static const char *const files[] = {"data.tar.zst",  "manifest.jsonl", "document.json",
+                                        "complete.json", "seal.json",      "seal.json.partial"};
     char path[PATH_MAX + 64];
     for (size_t i = 0; i < ELEMENTS(files); i++) {
         str_format(path, sizeof(path), "%s/%s", dir, files[i]);
@@ -173,7 +194,7 @@ int arc_list(const json_t *repository, const struct mover_host *host, json_t **r
         if (!uuid_valid(entry->d_name) || arc_place(repository, entry->d_name, "", place, NULL))
             continue;
         AUTO_JSON json_t *complete = arc_read_json(place, "complete.json"),
-                         *document = arc_read_json(place, "document.json");
+                         *document = arc_read_json(place, "document.json"), *seal = arc_read_json(place, "seal.json");
         json_t *item =
             json_pack("{s:s, s:s, s:O?, s:s?, s:I, s:I}", "backup_id", entry->d_name, "data_id", entry->d_name,
                       "document", document, "created_at", json_str(complete, "created_at", NULL), "bytes",
@@ -181,11 +202,33 @@ int arc_list(const json_t *repository, const struct mover_host *host, json_t **r
         if (!json_is_object(complete) || !json_is_object(document)) /* it is told, and does not stop the scan */
             json_put(item, "damaged",
                      json_string(json_is_object(complete) ? "document.json is damaged" : "complete.json is damaged"));
+        if (json_is_object(seal))
+            json_put(item, "seal", json_incref(seal));
         json_add(items, item);
     }
     closedir(dir);
     *ret_items = TAKE_PTR(items);
     return 0;
+}
+
+int arc_seal(const json_t *repository, const char *backup_id, const json_t *seal, const struct mover_host *host,
+             struct err *err)
+{
+    (void)host;
+    char place[PATH_MAX], fresh[PATH_MAX + 64], path[PATH_MAX + 64];
+    if (arc_place(repository, backup_id, "", place, err))
+        return -1;
+    AUTO_FD int dir = open(place, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (dir < 0 && errno == ENOENT)
+        return err_set(err, VSS_E_OBJECT_NOT_FOUND, NULL, "repository %s holds no backup %s",
+                       json_str(repository, "name", ""), backup_id);
+    str_format(fresh, sizeof(fresh), "%s/seal.json.partial", place);
+    str_format(path, sizeof(path), "%s/seal.json", place);
+    if (dir < 0 || fault("mover.archive.seal"))
+        return payload_failed(dir < 0 ? errno : EIO, "write", path, err);
+    if (arc_write_json(place, "seal.json.partial", seal, err))
+        return -1;
+    return rename(fresh, path) || fsync(dir) ? payload_failed(errno, "write", path, err) : 0;
 }
 
 int arc_remove(const json_t *repository, const char *backup_id, const char *data_id, const struct mover_host *host,
@@ -200,7 +243,7 @@ int arc_remove(const json_t *repository, const char *backup_id, const char *data
         return errno == ENOENT ? 0 : payload_failed(errno, "look at", place, err);
     str_format(proof, sizeof(proof), "%s/complete.json", place);
     if (!S_ISDIR(st.st_mode) || lstat(proof, &st))
-        return err_set(err, VSS_E_UNEXPECTED, "Look at it, and remove it by hand.", "%s is not a backup of ours",
+        return err_set(err, VSS_E_UNEXPECTED, "Look at it, and remove it by hand; then delete the backup once more.", "%s is not a backup of ours",
                        place);
     if (rename(place, doomed)) /* gone from the list at once, whatever happens to the files */
         return payload_failed(errno, "remove", place, err);

@@ -73,10 +73,40 @@ static int store_entries(struct writer *writer, struct err *err)
 static int close_manifest(struct writer *writer, struct err *err)
 {
     FILE *manifest = TAKE_PTR(writer->manifest);
-    bool failed = ferror(manifest) || fflush(manifest) || fsync(fileno(manifest));
+    bool failed = ferror(manifest) || fflush(manifest);
     int errnum = errno;
     fclose(manifest);
     return failed ? payload_failed(errnum ? errnum : EIO, "write the manifest in", writer->partial, err) : 0;
+}
+
+/* flags of sync_file_range, or none for what makes it durable. */
+static bool pushed(int fd, unsigned flags)
+{
+    return flags ? arc_push(fd, 0, 0, flags) : fsync(fd) == 0;
+}
+
+/* All of it is on its way to the disk before anything is waited for: the first sync's commit of the file system's journal then covers the
+ * others, which on a busy disk is most of their time. Each file is synced all the same. */
+static int make_durable(const struct writer *writer, struct err *err)
+{
+    static const char *const names[] = {"data.tar.zst", "manifest.jsonl", "document.json", "complete.json"};
+    static const unsigned steps[] = {
+        SYNC_FILE_RANGE_WRITE, SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER, 0};
+    char paths[ELEMENTS(names)][PATH_MAX + 64];
+    int fds[ELEMENTS(names)], result = 0;
+    for (size_t i = 0; i < ELEMENTS(names); i++) {
+        str_format(paths[i], sizeof(paths[i]), "%s/%s", writer->partial, names[i]);
+        fds[i] = open(paths[i], O_RDONLY | O_CLOEXEC);
+        if (fds[i] < 0 && !result)
+            result = payload_failed(errno, "write", paths[i], err);
+    }
+    for (size_t step = 0; step < ELEMENTS(steps); step++)
+        for (size_t i = 0; i < ELEMENTS(names) && !result; i++)
+            if (!pushed(fds[i], steps[step]))
+                result = payload_failed(errno, "write", paths[i], err);
+    for (size_t i = 0; i < ELEMENTS(names); i++)
+        fd_cleanup(&fds[i]);
+    return result ? result : sync_dir(writer->partial, err);
 }
 
 /* complete.json holds what the data and the manifest must hash to: every stored byte can be proven. */
@@ -96,8 +126,8 @@ static int describe(struct writer *writer, json_t **ret_result, struct err *err)
     json_put(complete, "version", json_integer(1));
     json_put(complete, "data_sha256", json_string(data));
     json_put(complete, "manifest_sha256", json_string(manifest));
-    if (arc_write_json(writer->partial, "document.json", writer->request->document, err) ||
-        arc_write_json(writer->partial, "complete.json", complete, err) || sync_dir(writer->partial, err))
+    if (arc_put_json(writer->partial, "document.json", writer->request->document, err) ||
+        arc_put_json(writer->partial, "complete.json", complete, err) || make_durable(writer, err))
         return -1;
     *ret_result = TAKE_PTR(result);
     return 0;
@@ -119,7 +149,7 @@ static int write_all(struct writer *writer, const struct mover_host *host, json_
 {
     char path[PATH_MAX + 64];
     str_format(path, sizeof(path), "%s/manifest.jsonl", writer->partial);
-    if (scan_run(&writer->scan, writer->request, host, err) || arc_output_open(&writer->output, writer->partial, err))
+    if (scan_run(&writer->scan, writer->request, host, err) || arc_output_open(&writer->output, writer->partial, writer->request, host, err))
         return -1;
     if (!(writer->manifest = fopen(path, "wxe")))
         return payload_failed(errno, "create", path, err);
@@ -172,6 +202,8 @@ int arc_run(const struct mover_request *request, const struct mover_host *host, 
         json_decref(TAKE_PTR(*ret_result));
         if (err)
             *err = cause;
+    } else {
+        arc_tell_id(request->repository, *ret_result);
     }
     clear(&writer);
     return result;

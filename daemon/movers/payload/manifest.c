@@ -118,6 +118,11 @@ void manifest_write(FILE *file, const struct manifest_entry *entry)
         json_put(line, "parent", json_true());
     if (entry->sparse)
         json_put(line, "sparse", json_true());
+    if (entry->inode) {
+        json_put(line, "inode", json_integer((json_int_t)entry->inode));
+        json_put(line, "ctime", json_integer((json_int_t)entry->ctime.tv_sec));
+        json_put(line, "ctime_ns", json_integer((json_int_t)entry->ctime.tv_nsec));
+    }
     if (json_dumpf(line, file, JSON_COMPACT) == 0)
         fputc('\n', file);
 }
@@ -136,7 +141,9 @@ static bool parse_entry(const json_t *line, struct manifest_entry *entry)
                                      .link = get_bytes(line, "link"),
                                      .hard_link = get_bytes(line, "hard_link"),
                                      .parent = json_bool(line, "parent", false),
-                                     .sparse = json_bool(line, "sparse", false)};
+                                     .sparse = json_bool(line, "sparse", false),
+                                     .inode = (ino_t)json_int(line, "inode", 0),
+                                     .ctime = {json_int(line, "ctime", 0), (long)json_int(line, "ctime_ns", 0)}};
     bool good = entry->mode && entry->path && (path_is_canonical(entry->path) || str_eq(entry->path, "/")) &&
                 entry->size >= 0 && entry->mtime.tv_nsec >= 0 && entry->mtime.tv_nsec < 1000000000 &&
                 (!S_ISLNK(entry->mode) || entry->link) && (!entry->hard_link || path_is_canonical(entry->hard_link));
@@ -170,7 +177,7 @@ int manifest_read(struct manifest *ret, FILE *file, const char *name, struct err
         if (add_line(ret, text, (size_t)n))
             continue;
         manifest_clear(ret);
-        return err_set(err, VSS_E_CORRUPT_XML_DOCUMENT, "The stored data is damaged: restore from another backup.",
+        return err_set(err, ERROR_FILE_CORRUPT, "The stored data is damaged: restore from another backup.",
                        "%s: line %zu is damaged", name, number);
     }
     if (ferror(file)) {
@@ -178,6 +185,14 @@ int manifest_read(struct manifest *ret, FILE *file, const char *name, struct err
         return err_errno(err, VSS_E_UNEXPECTED, errno, NULL, "cannot read %s", name);
     }
     return 0;
+}
+
+bool manifest_unmodified(const struct manifest_entry *then, const struct manifest_entry *now)
+{
+    return S_ISREG(then->mode) && S_ISREG(now->mode) && then->inode && then->inode == now->inode &&
+           then->size == now->size && then->mtime.tv_sec == now->mtime.tv_sec &&
+           then->mtime.tv_nsec == now->mtime.tv_nsec && then->ctime.tv_sec == now->ctime.tv_sec &&
+           then->ctime.tv_nsec == now->ctime.tv_nsec;
 }
 
 static int compare_path(const void *key, const void *entry)
@@ -216,6 +231,11 @@ void manifest_select(struct manifest *manifest, const char *const *paths)
     bool all = !paths || !paths[0];
     for (size_t i = 0; i < manifest->n; i++)
         manifest->entries[i].wanted = all || selected(&manifest->entries[i], paths);
+    manifest_select_helpers(manifest);
+}
+
+void manifest_select_helpers(struct manifest *manifest)
+{
     for (size_t i = 0; i < manifest->n; i++) {
         const struct manifest_entry *entry = &manifest->entries[i];
         struct manifest_entry *first =

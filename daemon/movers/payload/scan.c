@@ -31,6 +31,14 @@ void path_list_clear(struct path_list *list)
     *list = (struct path_list){0};
 }
 
+int payload_no_backup(const char *repository, const char *backup_id, struct err *err)
+{
+    err_set(err, VSS_E_OBJECT_NOT_FOUND, "A scan of the repository tells what it has.", "repository %s holds no backup %s", repository, backup_id);
+    if (err)
+        str_copy(err->reason, sizeof err->reason, "backup_missing");
+    return -1;
+}
+
 int payload_failed(int errnum, const char *what, const char *path, struct err *err)
 {
     AUTO_FREE char *readable = manifest_readable(path);
@@ -101,12 +109,14 @@ static int list_directory(struct scan *scan, size_t index, size_t i, dev_t devic
                         RESOLVE_NO_XDEV);
     if (fd < 0 && errno != EXDEV)
         return payload_failed(errno, "read", directory, err);
-    DIR *dir = fd < 0 || fstat(fd, &st) || st.st_dev != device ? NULL : fdopendir(fd);
+    bool looked = fd >= 0 && fstat(fd, &st) == 0, elsewhere = fd < 0 || (looked && st.st_dev != device);
+    DIR *dir = looked && !elsewhere ? fdopendir(fd) : NULL;
     if (!dir) {
-        if (fd >= 0)
-            close(fd);
-        path_list_add(&scan->not_entered, directory);
-        return 0;
+        int failed = elsewhere ? 0 : payload_failed(errno, "read", directory, err); /* never silently missing */
+        fd_cleanup(&fd);
+        if (elsewhere)
+            path_list_add(&scan->not_entered, directory);
+        return failed;
     }
     int result = 0;
     for (struct dirent *found; errno = 0, !result && (found = readdir(dir));)

@@ -42,3 +42,5 @@ void scan_clear(struct scan *scan);
 int scan_open(const struct scan *scan, const struct scan_entry *entry, int *ret_fd, char **ret_source, struct err *err);
 /* Error for a failed call on an original path: full disk, missing, or unexpected. Returns -1. */
 int payload_failed(int errnum, const char *what, const char *path, struct err *err);
+/* VSS_E_OBJECT_NOT_FOUND, reason "backup_missing": the repository can be read, and the backup is not in it. Returns -1. */
+int payload_no_backup(const char *repository, const char *backup_id, struct err *err);

@@ -14,12 +14,20 @@ struct source_sink {
 struct source {
     const struct scan *scan;
     struct source_sink sink;
-    struct hash *hash;
-    char *block;
+    struct hasher *hasher;
+    char *blocks[2]; /* one is hashed and stored while the other one is read */
     void *inodes; /* tsearch tree: the first name of every file with several */
+    /* An earlier manifest of the same files whose hashes are taken over for unmodified ones, or NULL. Files that were
+     * changed in the last moments that it knows of are hashed all the same: a second change within the same tick of the
+     * file system's clock shows in no metadata. */
+    const struct manifest *known;
+    time_t known_newest; /* the latest ctime in it */
+    int64_t carried;     /* files whose hash was taken over */
+    int64_t stale;       /* files that say "unmodified" and are not */
     struct mover_progress progress;
 };
 
+void source_use_known(struct source *source, const struct manifest *known);
 void source_init(struct source *ret, const struct scan *scan, const struct source_sink *sink);
 /* Reads one entry; ret_entry is the caller's to clear. Fails when a file is not what it was at the scan or changes its
  * size meanwhile (a snapshot does not), and with VSS_S_ASYNC_CANCELLED. Reports progress after each block. */

@@ -18,7 +18,7 @@ enum { BLOCK = 256 * 1024, HOLE = 4096 };
 static int differs(const struct manifest_entry *entry, const char *what, struct err *err)
 {
     AUTO_FREE char *readable = manifest_readable(entry->path);
-    return err_set(err, VSS_E_CORRUPT_XML_DOCUMENT, "The stored data is damaged: restore from another backup.",
+    return err_set(err, ERROR_FILE_CORRUPT, "The stored data is damaged: restore from another backup.",
                    "the restored %s: its %s is not what the manifest says", readable, what);
 }
 
@@ -30,9 +30,15 @@ static bool all_zero(const char *bytes, size_t n)
 /* A file system that has no holes refuses: then the file stays whole, which is no less right. */
 static void dig_holes(int fd, const char *block, size_t n, off_t at)
 {
-    for (size_t i = 0; i + HOLE <= n; i += HOLE)
-        if (all_zero(block + i, HOLE))
-            fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at + (off_t)i, HOLE);
+    size_t from = 0;
+    for (size_t i = 0; i + HOLE <= n; i += HOLE) {
+        bool last = i + 2 * HOLE > n, zero = all_zero(block + i, HOLE);
+        size_t end = zero ? i + HOLE : i;
+        if ((!zero || last) && end > from)
+            fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at + (off_t)from, (off_t)(end - from));
+        if (!zero)
+            from = i + HOLE;
+    }
 }
 
 static int hash_content(struct stage *stage, int fd, bool dig, uint8_t ret_digest[HASH_SIZE], struct err *err)
@@ -62,7 +68,7 @@ static int check_content(struct stage *stage, const struct manifest_entry *entry
                          struct err *err)
 {
     uint8_t digest[HASH_SIZE];
-    bool dig = entry->sparse && (int64_t)st->st_blocks * 512 >= st->st_size;
+    bool dig = entry->sparse && st->st_blocks > 0 && (stage->half_sparse || (int64_t)st->st_blocks * 512 >= st->st_size);
     AUTO_FD int fd =
         stage_open_beneath(stage->fd, entry->path + 1, (dig ? O_RDWR : O_RDONLY) | O_NOFOLLOW | O_NONBLOCK);
     if (fd < 0 && dig) {
@@ -168,7 +174,7 @@ int stage_verify(struct stage *stage, struct err *err)
     }
     size_t staged = count_tree(stage->fd);
     if (staged > expected && geteuid() == 0) /* less cannot be: each one was looked at */
-        return err_set(err, VSS_E_CORRUPT_XML_DOCUMENT, "The stored data is damaged: restore from another backup.",
+        return err_set(err, ERROR_FILE_CORRUPT, "The stored data is damaged: restore from another backup.",
                        "%zu entries were restored that the manifest does not name", staged - expected);
     return 0;
 }

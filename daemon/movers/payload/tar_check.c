@@ -40,7 +40,7 @@ int tar_check_refuse(const struct tar_check *check, struct err *err)
     const json_t *first = json_array_get(check->damaged, 0);
     if (n == 0)
         return 0;
-    return err_set(err, VSS_E_CORRUPT_XML_DOCUMENT, "The stored data is damaged: restore from another backup.",
+    return err_set(err, ERROR_FILE_CORRUPT, "The stored data is damaged: restore from another backup.",
                    "%zu entries are damaged; the first, %s: %s", n, json_string_value(json_object_get(first, "path")),
                    json_string_value(json_object_get(first, "reason")));
 }
@@ -82,18 +82,11 @@ static int disk_failed(struct walk *walk, const char *path)
 /* A warning is an attribute that this file system or user cannot have; times, modes and owners are read back anyway. */
 static int disk_done(struct walk *walk, int result, const char *path)
 {
-    struct tar_check *check = walk->check;
     const char *text = archive_error_string(walk->disk);
     if (result < ARCHIVE_WARN)
         return disk_failed(walk, path);
-    if (result == ARCHIVE_OK || json_array_size(check->warnings) >= TAR_WARNINGS_MAX)
-        return 0;
-    if (!check->warnings)
-        check->warnings = json_array();
-    AUTO_FREE char *readable = manifest_readable(path);
-    AUTO_FREE char *line = str_new("%s: %s", readable, text ? text : "not everything could be set");
-    AUTO_FREE char *safe = manifest_readable(line);
-    json_add(check->warnings, json_string(safe));
+    if (result != ARCHIVE_OK)
+        stage_warn(walk->check->stage, path, text ? text : "not everything could be set");
     return 0;
 }
 
@@ -182,8 +175,11 @@ static int read_entry(struct walk *walk, struct archive_entry *entry)
     AUTO_FREE char *path = entry_path(entry);
     struct manifest_entry *known = manifest_find(check->manifest, path);
     const char *fault = !known ? "it is not in the manifest" : known->found ? "it is there twice" : NULL;
+    const char *link = archive_entry_hardlink(entry);
     if (!fault && walk->input->ours)
         fault = metadata_difference(entry, known);
+    if (!fault && walk->input->links && link && (!known->hard_link || !str_eq(link, known->hard_link + 1)))
+        fault = "its hard link differs from the manifest";
     if (known)
         known->found = true;
     if (fault) {
@@ -195,7 +191,7 @@ static int read_entry(struct walk *walk, struct archive_entry *entry)
         return archive_read_data_skip(walk->in) < ARCHIVE_WARN ? broken(walk, path) : 0;
     if (staged && stage_header(walk, entry, known->path))
         return -1;
-    bool content = S_ISREG(known->mode) && !(walk->input->ours && known->hard_link);
+    bool content = S_ISREG(known->mode) && !(walk->input->ours && known->hard_link) && !(walk->input->links && link);
     int result = content ? read_content(walk, known, staged) : 0;
     if (result)
         return result;
@@ -230,12 +226,12 @@ static int drain(struct walk *walk)
     return 0;
 }
 
-static void tell_missing(struct tar_check *check, bool ours)
+static void tell_missing(struct tar_check *check, bool specials)
 {
     for (size_t i = 0; i < check->manifest->n; i++) {
         const struct manifest_entry *entry = &check->manifest->entries[i];
         bool special = !S_ISREG(entry->mode) && !S_ISDIR(entry->mode) && !S_ISLNK(entry->mode);
-        if (!entry->found && !entry->parent && (ours || !special)) /* restic's dump leaves devices and fifos out */
+        if (!entry->found && !entry->parent && (specials || !special)) /* restic's dump leaves devices and fifos out */
             tar_check_damage(check, entry->path, "it is missing from the stored data");
     }
 }
@@ -273,7 +269,7 @@ int tar_check_run(struct tar_check *check, const struct tar_input *input, struct
     if (result >= 0 && !walk.input_failed && drain(&walk))
         result = -1;
     if (result == 0)
-        tell_missing(check, input->ours);
+        tell_missing(check, input->ours || input->links);
     if (result >= 0 && walk.disk &&
         disk_done(&walk, archive_write_close(walk.disk), "the folders")) /* their times and modes */
         result = -1;

@@ -5,16 +5,18 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/sendfile.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/jsonspec.h"
+#include "base/log.h"
 #include "base/str.h"
 #include "movers/payload/source.h"
+#include "movers/program/record.h"
 #include "movers/restic/restic_private.h"
 #include "movers/restic/targets.h"
+#include "movers/seen.h"
 
 enum { LINE_MAX_BYTES = 1 << 20, ARGUMENTS_MAX = 1 << 17 };
 
@@ -23,10 +25,10 @@ struct backup {
     const struct mover_host *host;
     struct mover_host quiet; /* for the scan and the hashing: restic's progress is what is told */
     struct restic restic;
-    char node[256], tag[64];
+    char node[256], tag[64], repository_id[HASH_HEX_SIZE];
     struct scan scan;
     struct targets targets;
-    struct restic_process process;
+    struct program process;
     bool running, ended;
     char *line; /* of restic's output; longer ones are dropped */
     size_t length;
@@ -35,7 +37,26 @@ struct backup {
     struct mover_progress progress;
     FILE *manifest;
     char *parent; /* snapshot to compare with, or NULL */
+    char *parent_backup, *parent_record;
+    struct manifest known;  /* the parent's */
+    int64_t carried, stale; /* see struct source */
+    bool force;             /* restic reads everything again */
+    struct restic_store record;
 };
+
+/* --- the record's process --- */
+
+/* The record is stored last, but its restic may begin before: at once when there is a parent, for then little is left to do, else when
+ * most of the data is stored. Not earlier: it holds the repository's index in memory as long. */
+static int begin_record(struct backup *backup, bool late, struct err *err)
+{
+    const struct mover_progress *progress = &backup->progress;
+    AUTO_FREE char *name = str_new("quiesced-%s.jsonl", backup->request->backup_id);
+    if (backup->record.in >= 0 || !(late || backup->parent || progress->bytes_done >= progress->bytes_total / 10 * 9))
+        return 0;
+    return restic_store_begin(&backup->record, &backup->restic,
+                              &(const struct restic_file){backup->request->backup_id, "quiesced-record", backup->node, name}, err);
+}
 
 /* --- restic's status lines --- */
 
@@ -87,20 +108,20 @@ static int pump(void *arg, const void *bytes, size_t size, struct err *err)
     size_t n = 1;
     (void)bytes, (void)size;
     while (backup->running && !backup->ended && n > 0) {
-        if (restic_peek(&backup->process, block, sizeof(block), &n, &backup->ended))
+        if (program_peek(&backup->process, block, sizeof(block), &n, &backup->ended))
             return err_errno(err, VSS_E_UNEXPECTED, errno, NULL, "cannot read from restic");
         take_output(backup, block, n);
     }
     if (backup->ended && !backup->summary)
         return err_set(err, VSS_E_UNEXPECTED, NULL, "restic ended early");
-    return 0;
+    return backup->running ? begin_record(backup, false, err) : 0;
 }
 
 static int read_to_end(struct backup *backup, struct err *err)
 {
     char block[16384];
     for (size_t n = 1; n > 0 && !backup->ended;) {
-        if (restic_read(&backup->process, block, sizeof(block), &n, err))
+        if (begin_record(backup, false, err) || program_read(&backup->process, block, sizeof(block), &n, err))
             return -1;
         take_output(backup, block, n);
     }
@@ -109,17 +130,32 @@ static int read_to_end(struct backup *backup, struct err *err)
 
 /* --- before: what is there --- */
 
-static int look_around(struct backup *backup, struct err *err)
+static const char *const list_all[] = {"snapshots", "--json", "--tag", "quiesced", NULL};
+
+/* What the first look came to. A repository that is new is made, one that was seen before is not; locks that dead processes of this host left are removed (no others are)
+ * when they are in the way: asked for beforehand, both would cost one more derivation of restic's key. */
+static int list_snapshots(struct backup *backup, struct program *first, json_t **ret, struct err *err)
 {
-    AUTO_JSON json_t *snapshots = NULL;
+    struct err cause = {0};
+    if (!restic_json_end(first, ret, &cause))
+        return 0;
+    bool absent = cause.hr == (uint32_t)VSS_E_OBJECT_NOT_FOUND, locked = cause.hr == (uint32_t)VSS_E_VOLUME_IN_USE;
+    if (!absent && !locked) {
+        *err = cause;
+        return -1;
+    }
+    if (absent && seen_before(backup->request->repository))
+        return seen_missing(backup->request->repository, err);
+    return restic_open(backup->request->repository, absent, err) ? -1 : restic_json(&backup->restic, list_all, ret, err);
+}
+
+static int look_around(struct backup *backup, json_t *snapshots, struct err *err)
+{
     AUTO_FREE char *roots = str_new("quiesced-roots=%s", backup->targets.roots);
     struct restic_backup left = {0};
     const char *newest = "";
     size_t i;
     const json_t *snapshot;
-    if (restic_json(&backup->restic, (const char *const[]){"snapshots", "--json", "--tag", "quiesced", NULL},
-                    &snapshots, err))
-        return -1;
     json_array_foreach(snapshots, i, snapshot)
     {
         bool data = restic_has_tag(snapshot, "quiesced-data"), own = restic_has_tag(snapshot, backup->tag);
@@ -133,8 +169,16 @@ static int look_around(struct backup *backup, struct err *err)
         if (data && !own && restic_has_tag(snapshot, roots) && strcmp(json_str(snapshot, "time", ""), newest) >= 0) {
             newest = json_str(snapshot, "time", "");
             free(backup->parent);
+            free(backup->parent_backup);
             backup->parent = str_dup(json_str(snapshot, "id", NULL));
+            backup->parent_backup = str_dup(restic_tagged_id(snapshot));
         }
+    }
+    json_array_foreach(snapshots, i, snapshot)
+    {
+        const char *id = restic_has_tag(snapshot, "quiesced-record") ? restic_tagged_id(snapshot) : NULL;
+        if (id && backup->parent_backup && str_eq(id, backup->parent_backup) && !backup->parent_record)
+            backup->parent_record = str_dup(json_str(snapshot, "id", NULL));
     }
     int result = restic_forget(&backup->restic, &left, false, err); /* of an attempt that was killed */
     restic_backup_clear(&left);
@@ -154,7 +198,9 @@ static int start(struct backup *backup, struct err *err)
         "--tag",      roots};
     size_t n = ELEMENTS(fixed), total = 0;
     memcpy(argv, fixed, sizeof(fixed));
-    if (backup->parent) {
+    if (backup->force)
+        argv[n++] = "--force";
+    else if (backup->parent) {
         argv[n++] = "--parent";
         argv[n++] = backup->parent;
     }
@@ -173,11 +219,24 @@ static int start(struct backup *backup, struct err *err)
     return 0;
 }
 
+/* While restic begins. Without it everything is hashed. */
+static void load_known(struct backup *backup)
+{
+    AUTO_JSON json_t *header = NULL;
+    struct err trouble = {0};
+    if (!backup->force && backup->parent_record && !backup->known.n &&
+        restic_load(&backup->restic, backup->parent_backup, backup->parent_record, &header, &backup->known, &trouble))
+        manifest_clear(&backup->known);
+}
+
 static int hash_all(struct backup *backup, struct err *err)
 {
     struct source source;
     int result = 0;
     source_init(&source, &backup->scan, &(const struct source_sink){.data = pump, .arg = backup});
+    load_known(backup);
+    if (!backup->force)
+        source_use_known(&source, &backup->known);
     for (size_t i = 0; i < backup->scan.n && !result; i++) {
         struct manifest_entry entry;
         result = source_read(&source, &backup->scan.entries[i], &entry, err) || pump(backup, NULL, 0, err) ? -1 : 0;
@@ -185,21 +244,23 @@ static int hash_all(struct backup *backup, struct err *err)
             manifest_write(backup->manifest, &entry);
         manifest_entry_clear(&entry);
     }
+    backup->carried = source.carried;
+    backup->stale = source.stale;
     source_clear(&source);
     if (!result && (fflush(backup->manifest) || ferror(backup->manifest)))
         result = err_errno(err, E_OUTOFMEMORY, errno, NULL, "no room for the manifest");
     return result;
 }
 
-static int store_data(struct backup *backup, struct err *err)
+static int store_data_once(struct backup *backup, struct err *err)
 {
     struct err cause = {0};
     if (start(backup, err))
         return -1;
     int result = hash_all(backup, &cause) || read_to_end(backup, &cause) ? -1 : 0;
     if (result && !backup->ended)
-        restic_stop(&backup->process);
-    else if (restic_finish(&backup->process, &cause)) /* when it ended early, this says why */
+        program_stop(&backup->process);
+    else if (program_finish(&backup->process, &cause)) /* when it ended early, this says why */
         result = -1;
     backup->running = false;
     if (!result && !json_str(backup->summary, "snapshot_id", NULL))
@@ -214,46 +275,41 @@ static int store_data(struct backup *backup, struct err *err)
     return result;
 }
 
-/* --- the record --- */
-
-static int write_record(struct backup *backup, const json_t *result, int *ret_fd, struct err *err)
+/* Hashes were taken over for what restic took over. Where it read more, or where a file that both would take over has
+ * other content (changed twice within a tick), neither is believed: everything is read. */
+static int store_data(struct backup *backup, struct err *err)
 {
-    AUTO_JSON json_t *header = json_copy((json_t *)result);
-    const json_t *document = backup->request->document;
-    json_put(header, "format", json_string("quiesced-restic"));
-    json_put(header, "version", json_integer(1));
-    json_put(header, "backup_id", json_string(backup->request->backup_id));
-    json_put(header, "document", document ? json_incref((json_t *)document) : json_null());
-    AUTO_FREE char *text = json_dumps(header, JSON_COMPACT);
-    AUTO_FD int fd = memfd_create("record", MFD_CLOEXEC);
-    int from = fileno(backup->manifest);
-    off_t at = 0;
-    if (fd < 0 || !text || dprintf(fd, "%s\n", text) < 0)
-        return err_errno(err, E_OUTOFMEMORY, errno, NULL, "no room for the backup's record");
-    for (ssize_t n; (n = sendfile(fd, from, &at, 1 << 30)) != 0;)
-        if (n < 0)
-            return err_errno(err, E_OUTOFMEMORY, errno, NULL, "no room for the backup's record");
-    lseek(fd, 0, SEEK_SET);
-    *ret_fd = TAKE_FD(fd);
-    return 0;
+    struct restic_backup wrong = {0};
+    if (store_data_once(backup, err))
+        return -1;
+    if (!backup->stale && backup->carried <= json_int(backup->summary, "files_unmodified", 0))
+        return 0;
+    log_line(LOG_LEVEL_WARNING, NULL, "%lld files changed without a sign: restic reads everything again",
+             (long long)backup->stale);
+    restic_store_stop(&backup->record); /* its lock would be in the way */
+    wrong.data_id = str_dup(json_str(backup->summary, "snapshot_id", NULL));
+    int result = restic_forget(&backup->restic, &wrong, false, err);
+    restic_backup_clear(&wrong);
+    json_decref(TAKE_PTR(backup->summary));
+    backup->force = true;
+    backup->ended = false;
+    rewind(backup->manifest);
+    lseek(backup->targets.list_fd, 0, SEEK_SET);
+    lseek(backup->targets.exclude_fd, 0, SEEK_SET);
+    if (!result && ftruncate(fileno(backup->manifest), 0))
+        result = err_errno(err, VSS_E_UNEXPECTED, errno, NULL, "cannot begin the manifest again");
+    return result ? -1 : store_data_once(backup, err);
 }
+
+/* --- the record --- */
 
 static int store_record(struct backup *backup, const json_t *result, struct err *err)
 {
     AUTO_FD int record = -1;
-    AUTO_FREE char *name = str_new("quiesced-%s.jsonl", backup->request->backup_id);
-    const char *const argv[] = {"backup", "--quiet",  "--stdin", "--stdin-filename", name,    "--host",    backup->node,
-                                "--tag",  "quiesced", "--tag",   "quiesced-record",  "--tag", backup->tag, NULL};
-    char scrap[4096];
-    if (write_record(backup, result, &record, err) ||
-        restic_start(&backup->process, &backup->restic, argv, &(const struct restic_io){record, -1}, err))
-        return -1;
-    for (size_t n = 1; n > 0;)
-        if (restic_read(&backup->process, scrap, sizeof(scrap), &n, err)) {
-            restic_stop(&backup->process);
-            return -1;
-        }
-    return restic_finish(&backup->process, err);
+    return begin_record(backup, true, err) || record_make(RESTIC_FORMAT, backup->request, result, backup->manifest, &record, err) ||
+                   restic_store_end(&backup->record, record, err)
+               ? -1
+               : 0;
 }
 
 static int store(struct backup *backup, json_t **ret_result, struct err *err)
@@ -265,25 +321,38 @@ static int store(struct backup *backup, json_t **ret_result, struct err *err)
         (struct mover_progress){backup->scan.bytes, backup->scan.bytes, backup->scan.files, backup->scan.files};
     backup->host->progress(backup->host->arg, &backup->progress);
     const json_t *summary = backup->summary;
-    AUTO_JSON json_t *result =
-        json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:s}", "data_id", json_str(summary, "snapshot_id", ""), "bytes",
-                  (json_int_t)backup->scan.bytes, "files", (json_int_t)backup->scan.files, "stored_bytes",
-                  (json_int_t)json_int(summary, "data_added", 0), "files_unmodified",
-                  (json_int_t)json_int(summary, "files_unmodified", 0), "files_changed",
-                  (json_int_t)json_int(summary, "files_changed", 0), "files_new",
-                  (json_int_t)json_int(summary, "files_new", 0), "created_at", clock_rfc3339(clock_real_ms(), now));
+    AUTO_JSON json_t *result = json_pack(
+        "{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s}", "data_id", json_str(summary, "snapshot_id", ""), "bytes",
+        (json_int_t)backup->scan.bytes, "files", (json_int_t)backup->scan.files, "stored_bytes",
+        (json_int_t)json_int(summary, "data_added", 0), "files_unmodified",
+        (json_int_t)json_int(summary, "files_unmodified", 0), "files_changed",
+        (json_int_t)json_int(summary, "files_changed", 0), "files_new", (json_int_t)json_int(summary, "files_new", 0),
+        "hashes_carried", (json_int_t)backup->carried, "created_at", clock_rfc3339(clock_real_ms(), now));
     if (store_record(backup, result, err))
         return -1;
     if (backup->host->cancelled(backup->host->arg))
         return err_set(err, VSS_S_ASYNC_CANCELLED, NULL, "the copy was cancelled");
+    json_put(result, "repository_id", json_string(backup->repository_id));
     *ret_result = TAKE_PTR(result);
     return 0;
 }
 
-/* Whatever this attempt left in the repository goes, even when a cancel is why. */
-static void take_back(const struct backup *backup, struct err *err)
+/* A signal that finds restic between storing its lock and noting that it holds it leaves the lock: it goes as one of a dead process. */
+static void unlock(const struct backup *backup)
 {
-    const struct restic shielded = {backup->request->repository, NULL};
+    const struct restic shielded = {.repository = backup->request->repository};
+    struct err trouble = {0};
+    if (restic_run(&shielded, (const char *const[]){"unlock", "--quiet", NULL}, &trouble))
+        log_err(LOG_LEVEL_WARNING, NULL, &trouble, "a lock may be left");
+}
+
+/* Whatever this attempt left in the repository goes, even when a cancel is why. */
+static void take_back(struct backup *backup, struct err *err)
+{
+    restic_store_stop(&backup->record);
+    if (err && err->hr == (uint32_t)VSS_S_ASYNC_CANCELLED)
+        unlock(backup);
+    const struct restic shielded = {.repository = backup->request->repository};
     struct restic_backup left;
     struct err trouble = {0};
     if (restic_find(&shielded, backup->request->backup_id, &left, &trouble) == 0)
@@ -300,16 +369,43 @@ static void no_progress(void *arg, const struct mover_progress *progress)
     (void)arg, (void)progress;
 }
 
+/* restic derives its key, lists its snapshots and tells which repository it is while we look at the files. */
+static int prepare(struct backup *backup, struct err *err)
+{
+    struct program process;
+    struct restic_identity identity;
+    AUTO_JSON json_t *snapshots = NULL;
+    if (restic_json_begin(&process, &backup->restic, list_all, err))
+        return -1;
+    if (restic_identity_begin(&identity, &backup->restic, err)) {
+        program_stop(&process);
+        return -1;
+    }
+    if (scan_run(&backup->scan, backup->request, &backup->quiet, err) ||
+        targets_make(&backup->targets, &backup->scan, backup->node, err)) {
+        restic_identity_stop(&identity);
+        program_stop(&process);
+        return -1;
+    }
+    restic_identity_end(&identity, backup->repository_id);
+    if (list_snapshots(backup, &process, &snapshots, err) ||
+        (!*backup->repository_id && restic_identity_of(&backup->restic, backup->repository_id, err))) /* here, or made just now */
+        return -1;
+    return seen_check(backup->request->repository, backup->repository_id, err) ? -1 : look_around(backup, snapshots, err);
+}
+
 static int run(struct backup *backup, json_t **ret_result, struct err *err)
 {
     const struct mover_request *request = backup->request;
-    const char *node = json_str(request->document, "node", NULL);
-    if (!node || !*node || !str_copy(backup->node, sizeof(backup->node), node))
-        gethostname(backup->node, sizeof(backup->node) - 1);
+    roots_node(request->document, backup->node, sizeof(backup->node));
     str_format(backup->tag, sizeof(backup->tag), "quiesced-backup=%s", request->backup_id);
-    if (scan_run(&backup->scan, request, &backup->quiet, err) ||
-        targets_make(&backup->targets, &backup->scan, backup->node, err) || look_around(backup, err))
+    if (restic_check_settings(request->repository, err))
         return -1;
+    if (prepare(backup, err)) {
+        if (err->hr == (uint32_t)VSS_S_ASYNC_CANCELLED)
+            unlock(backup);
+        return -1;
+    }
     int fd = memfd_create("manifest", MFD_CLOEXEC);
     backup->manifest = fd < 0 ? NULL : fdopen(fd, "w+e");
     if (!backup->manifest)
@@ -327,8 +423,9 @@ int restic_backup_run(const struct mover_request *request, const struct mover_ho
     struct backup backup = {.request = request,
                             .host = host,
                             .quiet = *host,
-                            .restic = {request->repository, host},
+                            .restic = {.repository = request->repository, .host = host, .bandwidth = request->bandwidth},
                             .targets = {.list_fd = -1, .exclude_fd = -1},
+                            .record = {.in = -1},
                             .line = mem_new(LINE_MAX_BYTES)};
     struct err cause = {0};
     backup.quiet.progress = no_progress;
@@ -340,7 +437,10 @@ int restic_backup_run(const struct mover_request *request, const struct mover_ho
     json_decref(backup.summary);
     targets_clear(&backup.targets);
     scan_clear(&backup.scan);
+    manifest_clear(&backup.known);
     free(backup.parent);
+    free(backup.parent_backup);
+    free(backup.parent_record);
     free(backup.line);
     return result;
 }

@@ -10,6 +10,7 @@
 
 #include "base/cleanup.h"
 #include "base/str.h"
+#include "movers/payload/roots.h"
 
 char *restic_pattern(const char *path)
 {
@@ -106,22 +107,6 @@ static void add_excludes(struct making *making)
             exclude(making, scan->not_entered.paths[i], "/*");
 }
 
-/* Folders only: single files, such as a log's segments, differ from run to run. */
-static void name_roots(struct making *making, const char *host)
-{
-    const struct mover_request *request = making->scan->request;
-    char hex[HASH_HEX_SIZE];
-    uint8_t digest[HASH_SIZE];
-    struct hash *hash = hash_new();
-    hash_update(hash, host, strlen(host) + 1);
-    for (size_t i = 0; i < request->n_items; i++)
-        if (request->items[i].recursive)
-            hash_update(hash, request->items[i].path, strlen(request->items[i].path) + 1);
-    hash_final(hash, digest);
-    hash_free(hash);
-    str_format(making->targets->roots, sizeof(making->targets->roots), "%.16s", hash_hex(digest, hex));
-}
-
 static FILE *memory(int *ret_fd)
 {
     *ret_fd = memfd_create("targets", MFD_CLOEXEC);
@@ -138,7 +123,7 @@ int targets_make(struct targets *ret, const struct scan *scan, const char *host,
     if (making.list && making.excludes) {
         add_items(&making);
         add_excludes(&making);
-        name_roots(&making, host);
+        roots_name(scan->request, host, ret->roots);
         if (fflush(making.list) || fflush(making.excludes))
             result = -1;
     } else {

@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/jsonspec.h"
 #include "base/str.h"
+#include "writers/postgresql/log.h"
 #include "writers/postgresql/wal.h"
 #include "writers/writer.h"
 
@@ -129,6 +130,28 @@ static int wait_for_flush(const struct pg_backup *backup, const char *lsn, int64
     }
 }
 
+static int too_many(const struct pg_backup *backup, struct err *err)
+{
+    if (backup->way == PG_WAY_LOG)
+        return err_set(err, VSS_E_WRITERERROR_NONRETRYABLE, "Take a full backup now, and log backups more often.",
+                       "more than %d WAL segments were written since the previous backup", SEGMENTS_MAX);
+    return err_set(err, VSS_E_WRITERERROR_NONRETRYABLE,
+                   "Put data and WAL on one volume that is snapshotted atomically, or use larger WAL segments.",
+                   "more than %d WAL segments were written during the backup", SEGMENTS_MAX);
+}
+
+/* A segment that a chain needs and that is gone does not come back. */
+static int copy_segment(const struct pg_backup *backup, const struct wal_segment *segment, struct err *err)
+{
+    if (wal_segment_copy(segment, err) == 0)
+        return 0;
+    if (backup->way == PG_WAY_LOG && err->hr != (uint32_t)VSS_E_WRITERERROR_OUTOFRESOURCES) {
+        err->hr = (uint32_t)VSS_E_WRITERERROR_NONRETRYABLE;
+        str_copy(err->hint, sizeof(err->hint), "Take a full backup: the log since the previous one is not whole.");
+    }
+    return -1;
+}
+
 static int copy_wal(const struct pg_backup *backup, int64_t give_up_ms, json_t *extra_files, struct err *err)
 {
     uint64_t start, stop;
@@ -136,9 +159,7 @@ static int copy_wal(const struct pg_backup *backup, int64_t give_up_ms, json_t *
         return err_set(err, VSS_E_WRITERERROR_NONRETRYABLE, NULL,
                        "PostgreSQL gave positions that cannot be read: %s to %s", backup->start_lsn, backup->stop_lsn);
     if ((stop - start) / backup->cluster->segment_size >= SEGMENTS_MAX)
-        return err_set(err, VSS_E_WRITERERROR_NONRETRYABLE,
-                       "Put data and WAL on one volume that is snapshotted atomically, or use larger WAL segments.",
-                       "more than %d WAL segments were written during the backup", SEGMENTS_MAX);
+        return too_many(backup, err);
     for (uint64_t number = wal_segment_of(start, backup->cluster->segment_size);
          number <= wal_segment_before(stop, backup->cluster->segment_size); number++) {
         char name[WAL_NAME_SIZE];
@@ -153,25 +174,55 @@ static int copy_wal(const struct pg_backup *backup, int64_t give_up_ms, json_t *
         if (clock_mono_ms() >= give_up_ms || writer_abandoned())
             return err_set(err, VSS_E_WRITERERROR_TIMEOUT, "Raise limits.writer_seconds.post_snapshot.",
                            "the log was not copied in time");
-        if (wal_segment_copy(&segment, err) != 0)
+        if (copy_segment(backup, &segment, err) != 0)
             return -1;
         add_extra(extra_files, from, to);
     }
     return 0;
 }
 
-static int finish_label(struct pg_backup *backup, int64_t give_up_ms, json_t *extra_files, struct err *err)
+/* Recovery goes on to the end of the segment that this call fills up and leaves: no later commit is in the backup. */
+static int stop_label(struct pg_backup *backup, struct err *err)
 {
     AUTO_JSON json_t *rows = NULL;
-    const char *slot[] = {backup->slot, NULL};
     if (pg_session_query(backup->session,
                          "SELECT lsn::text, labelfile, spcmapfile FROM pg_backup_stop(wait_for_archive => false)", NULL,
                          &rows, err) != 0)
         return -1;
-    const char *lsn = pg_cell(rows, 0, 0), *label = pg_cell(rows, 0, 1), *map = pg_cell(rows, 0, 2);
-    if (!lsn || !wal_label_timeline(label, &backup->timeline))
+    if (!pg_cell(rows, 0, 0) || !wal_label_timeline(pg_cell(rows, 0, 1), &backup->timeline))
         return err_set(err, VSS_E_WRITERERROR_NONRETRYABLE, NULL, "PostgreSQL gave a backup label that cannot be read");
-    str_copy(backup->stop_lsn, sizeof(backup->stop_lsn), lsn);
+    str_copy(backup->stop_lsn, sizeof(backup->stop_lsn), pg_cell(rows, 0, 0));
+    backup->stopped = TAKE_PTR(rows);
+    return 0;
+}
+
+int pg_backup_end(struct pg_backup *backup, struct err *err)
+{
+    if (backup->way == PG_WAY_LOG && backup->frozen) {
+        backup->stopped_at_thaw = pg_log_end(backup, err) == 0;
+        return backup->stopped_at_thaw ? 0 : -1;
+    }
+    if (backup->way != PG_WAY_LABEL || !backup->frozen || backup->stopped)
+        return 0;
+    if (stop_label(backup, err) != 0)
+        return -1;
+    backup->stopped_at_thaw = true;
+    return 0;
+}
+
+const char *pg_backup_point(const struct pg_backup *backup)
+{
+    if (backup->way == PG_WAY_ATOMIC)
+        return "snapshot";
+    return backup->stopped_at_thaw ? "thaw" : "later";
+}
+
+static int finish_label(struct pg_backup *backup, int64_t give_up_ms, json_t *extra_files, struct err *err)
+{
+    const char *slot[] = {backup->slot, NULL};
+    if (!backup->stopped && stop_label(backup, err) != 0)
+        return -1;
+    const char *lsn = backup->stop_lsn, *label = pg_cell(backup->stopped, 0, 1), *map = pg_cell(backup->stopped, 0, 2);
     if (wait_for_flush(backup, lsn, give_up_ms, err) != 0 || copy_wal(backup, give_up_ms, extra_files, err) != 0 ||
         add_text(backup, "backup_label", label, extra_files, err) != 0)
         return -1;
@@ -180,12 +231,21 @@ static int finish_label(struct pg_backup *backup, int64_t give_up_ms, json_t *ex
     return pg_session_query(backup->session, "SELECT pg_drop_replication_slot($1)", slot, NULL, err);
 }
 
+static int finish_log(struct pg_backup *backup, int64_t give_up_ms, json_t *extra_files, struct err *err)
+{
+    if (pg_log_end(backup, err) != 0 || wait_for_flush(backup, backup->switched_lsn, give_up_ms, err) != 0)
+        return -1;
+    return copy_wal(backup, give_up_ms, extra_files, err);
+}
+
 int pg_backup_finish(struct pg_backup *backup, const char *staging, int64_t give_up_ms, json_t **ret_extra_files,
                      struct err *err)
 {
     AUTO_JSON json_t *extra_files = json_array();
-    if (backup->way == PG_WAY_LABEL &&
-        (staging_make(backup, staging, err) != 0 || finish_label(backup, give_up_ms, extra_files, err) != 0))
+    int (*const finish)(struct pg_backup *, int64_t, json_t *, struct err *) = backup->way == PG_WAY_LOG     ? finish_log
+                                                                               : backup->way == PG_WAY_LABEL ? finish_label
+                                                                                                             : NULL;
+    if (finish && (staging_make(backup, staging, err) != 0 || finish(backup, give_up_ms, extra_files, err) != 0))
         return -1;
     *ret_extra_files = TAKE_PTR(extra_files);
     return 0;
@@ -193,11 +253,14 @@ int pg_backup_finish(struct pg_backup *backup, const char *staging, int64_t give
 
 char *pg_backup_metadata(const struct pg_backup *backup)
 {
+    static const char *const ways[] = {[PG_WAY_NONE] = "none", [PG_WAY_ATOMIC] = "atomic-snapshot", [PG_WAY_LABEL] = "backup-label", [PG_WAY_LOG] = "log"};
     AUTO_FREE char *identifier = str_new("%llu", (unsigned long long)backup->cluster->system_identifier);
     AUTO_JSON json_t *facts = json_pack(
-        "{s:s, s:s, s:s, s:I, s:s, s:s}", "way", backup->way == PG_WAY_ATOMIC ? "atomic-snapshot" : "backup-label",
+        "{s:s, s:s, s:s, s:I, s:s, s:s}", "way", ways[backup->way],
         "start_lsn", backup->start_lsn, "stop_lsn", backup->stop_lsn, "timeline", (json_int_t)backup->timeline,
         "system_identifier", identifier, "version", backup->cluster->version);
+    if (backup->restore_point[0])
+        json_put(facts, "restore_point", json_string(backup->restore_point));
     return json_dumps(facts, JSON_COMPACT);
 }
 
@@ -212,5 +275,6 @@ void pg_backup_clear(struct pg_backup *backup)
         closedir(dir);
         rmdir(backup->staging);
     }
+    json_decref(backup->stopped);
     *backup = (struct pg_backup){0};
 }

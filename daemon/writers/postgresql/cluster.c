@@ -1,18 +1,17 @@
 #include "writers/postgresql/cluster.h"
 
 #include <ctype.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/jsonspec.h"
 #include "base/str.h"
+#include "writers/volumes.h"
 
 enum { OLDEST_VERSION = 150000 }; /* pg_backup_start and pg_backup_stop have these names since 15 */
 
@@ -20,17 +19,11 @@ static const char cluster_sql[] =
     "SELECT current_setting('server_version_num'), current_setting('server_version'), pg_is_in_recovery()::text, "
     "current_setting('cluster_name'), CASE WHEN $1::text = '' THEN current_setting('data_directory') ELSE $1::text "
     "END, "
-    "(SELECT setting FROM pg_settings WHERE name = 'wal_segment_size'), (SELECT system_identifier::text FROM "
-    "pg_control_system())";
+    "(SELECT setting FROM pg_settings WHERE name = 'wal_segment_size'), control.system_identifier::text, "
+    "control.catalog_version_no::text FROM pg_control_system() AS control";
 /* A relative location is an in-place tablespace: it lies inside the data directory. */
 static const char tablespaces_sql[] =
     "SELECT pg_tablespace_location(oid) FROM pg_tablespace WHERE pg_tablespace_location(oid) LIKE '/%' ORDER BY oid";
-
-static void closedir_cleanup(DIR **dir)
-{
-    if (*dir)
-        closedir(*dir);
-}
 
 void pg_cluster_clear(struct pg_cluster *cluster)
 {
@@ -64,6 +57,13 @@ static int check_is_ours(const struct pg_cluster *cluster, struct err *err)
     return 0;
 }
 
+void pg_cluster_add_tablespace(struct pg_cluster *cluster, const char *location)
+{
+    int major = (int)strspn(cluster->version, "0123456789"); /* of "15.10", "17beta1" */
+    AUTO_FREE char *path = str_new("%s/PG_%.*s_%u", location, major, cluster->version, cluster->catalog_version);
+    json_add(cluster->tablespaces, json_text(path));
+}
+
 static void component_name(const char *cluster_name, char ret[64])
 {
     str_copy(ret, 64, cluster_name && cluster_name[0] ? cluster_name : "main");
@@ -75,9 +75,10 @@ static void component_name(const char *cluster_name, char ret[64])
 static int read_settings(const json_t *rows, struct pg_cluster *ret, struct err *err)
 {
     const char *number = pg_cell(rows, 0, 0), *in_recovery = pg_cell(rows, 0, 2), *directory = pg_cell(rows, 0, 4);
-    int64_t version = 0, segment_size = 0;
+    int64_t version = 0, segment_size = 0, catalog = 0;
     if (!str_to_int(number, 0, INT64_MAX, &version) || !directory ||
-        !str_to_int(pg_cell(rows, 0, 5), 1, INT64_MAX, &segment_size) || !pg_cell(rows, 0, 6))
+        !str_to_int(pg_cell(rows, 0, 5), 1, INT64_MAX, &segment_size) || !pg_cell(rows, 0, 6) ||
+        !str_to_int(pg_cell(rows, 0, 7), 1, UINT32_MAX, &catalog))
         return err_set(err, VSS_E_WRITERERROR_NONRETRYABLE, NULL, "PostgreSQL gave an answer that cannot be read");
     str_copy(ret->version, sizeof(ret->version), pg_cell(rows, 0, 1));
     ret->version[strcspn(ret->version, " ")] = '\0';
@@ -90,6 +91,7 @@ static int read_settings(const json_t *rows, struct pg_cluster *ret, struct err 
             "this PostgreSQL server is a standby (or still recovers): backups of a standby are not supported");
     component_name(pg_cell(rows, 0, 3), ret->name);
     ret->segment_size = (uint64_t)segment_size;
+    ret->catalog_version = (uint32_t)catalog;
     ret->system_identifier = strtoull(pg_cell(rows, 0, 6), NULL, 10);
     return canonical(directory, ret->data_directory, err);
 }
@@ -111,7 +113,7 @@ int pg_cluster_read(struct pg_session *session, const char *data_directory, stru
         char path[PATH_MAX];
         if (canonical(pg_cell(tablespaces, i, 0), path, err) != 0)
             goto fail;
-        json_add(ret->tablespaces, json_text(path));
+        pg_cluster_add_tablespace(ret, path);
     }
     return 0;
 fail:
@@ -134,7 +136,7 @@ static void add_set(json_t *sets, const char *path, const char *spec, bool recur
     json_add(sets, set);
 }
 
-json_t *pg_cluster_file_sets(const struct pg_cluster *cluster)
+json_t *pg_cluster_file_sets(const struct pg_cluster *cluster, bool full_only)
 {
     json_t *sets = json_array();
     add_set(sets, cluster->data_directory, "*", true);
@@ -145,6 +147,7 @@ json_t *pg_cluster_file_sets(const struct pg_cluster *cluster)
     json_array_foreach(cluster->tablespaces, i,
                        path) if (!path_beneath(json_string_value(path), cluster->data_directory))
         add_set(sets, json_string_value(path), "*", true);
+    json_array_foreach(sets, i, path) if (full_only) json_put(path, "backup_types", json_pack("[s]", "full"));
     return sets;
 }
 
@@ -159,7 +162,8 @@ json_t *pg_cluster_excludes(const struct pg_cluster *cluster)
         {"", "*.pid", false},        {"", "pgsql_tmp*", true},    {"", "pg_internal.init*", true},
         {"/pg_stat_tmp", "*", true}, {"/pg_replslot", "*", true}, {"/pg_dynshmem", "*", true},
         {"/pg_notify", "*", true},   {"/pg_serial", "*", true},   {"/pg_snapshots", "*", true},
-        {"/pg_subtrans", "*", true},
+        {"/pg_subtrans", "*", true}, {"/quiesced_wal", "*", true}, /* of a restore (chain.h) */
+        {"", ".quiesced-*", false}, /* old data of a restore (writers/inplace/aside.h) */
     };
     json_t *sets = json_array();
     for (size_t i = 0; i < ELEMENTS(rows); i++) {
@@ -172,57 +176,12 @@ json_t *pg_cluster_excludes(const struct pg_cluster *cluster)
     return sets;
 }
 
-/* The innermost volume decides: a volume nested in another one is not in the outer one's snapshot. */
-static const json_t *volume_of(const json_t *volumes, const char *path)
-{
-    const json_t *best = NULL;
-    size_t i;
-    json_t *volume;
-    json_array_foreach(volumes, i, volume)
-    {
-        const char *root = json_str(volume, "volume", NULL);
-        if (root && path_beneath(path, root) && (!best || strlen(root) > strlen(json_str(best, "volume", ""))))
-            best = volume;
-    }
-    return best;
-}
-
-/* Every directory down to `depth` levels on this device? A btrfs subvolume has a device number of its own. */
-static bool all_on_device(const char *path, dev_t device, int depth)
-{
-    struct stat stat_of;
-    if (lstat(path, &stat_of) != 0 || stat_of.st_dev != device)
-        return false;
-    if (depth == 0)
-        return true;
-    CLEANUP(closedir_cleanup) DIR *dir = opendir(path);
-    if (!dir)
-        return false;
-    const struct dirent *entry;
-    while ((entry = readdir(dir))) {
-        if (entry->d_type != DT_DIR || str_eq(entry->d_name, ".") || str_eq(entry->d_name, ".."))
-            continue;
-        AUTO_FREE char *child = str_new("%s/%s", path, entry->d_name);
-        if (!all_on_device(child, device, depth - 1) && access(child, F_OK) == 0)
-            return false;
-    }
-    return true;
-}
-
 bool pg_cluster_in_one_atomic_volume(const struct pg_cluster *cluster, const json_t *volumes)
 {
-    const json_t *volume = volume_of(volumes, cluster->data_directory);
-    struct stat root;
-    if (!volume || !json_bool(volume, "atomic", false) || stat(json_str(volume, "volume", ""), &root) != 0)
-        return false;
-    /* base/DATABASE and TABLESPACE/PG_15_x/DATABASE are the deepest directories that a cluster has. */
-    if (!all_on_device(cluster->data_directory, root.st_dev, 2) ||
-        volume_of(volumes, cluster->wal_directory) != volume || !all_on_device(cluster->wal_directory, root.st_dev, 1))
-        return false;
-    size_t i;
-    json_t *path;
-    json_array_foreach(cluster->tablespaces, i,
-                       path) if (volume_of(volumes, json_string_value(path)) != volume ||
-                                 !all_on_device(json_string_value(path), root.st_dev, 2)) return false;
-    return true;
+    /* base/DATABASE is the deepest directory that a cluster has. */
+    AUTO_JSON json_t *directories = json_array();
+    json_add(directories, json_text(cluster->data_directory));
+    json_add(directories, json_text(cluster->wal_directory));
+    json_array_extend(directories, cluster->tablespaces);
+    return volumes_one_atomic(volumes, directories, 2);
 }

@@ -12,6 +12,19 @@ BUILD = pathlib.Path(os.environ["QUIESCED_BUILD"])
 ROOT = os.geteuid() == 0
 
 
+def pytest_collection_modifyitems(items):
+    """The archive meets every test; of the two programs, whose starts cost most, each test meets one by turns, and ./check --full both."""
+    of_a_test = {}
+    for item in items:
+        kind = getattr(item, "callspec", None) and item.callspec.params.get("ground")
+        if kind in ("restic", "borg"):
+            of_a_test.setdefault((item.fspath, item.originalname), []).append(item)
+    for turn, (_, same) in enumerate(sorted(of_a_test.items(), key=lambda one: str(one[0]))):
+        for item in same:
+            if item.callspec.params["ground"] != ("restic", "borg")[turn % 2]:
+                item.add_marker(pytest.mark.full)
+
+
 class Ground:
     """One repository of one mover, one source tree, one target."""
 
@@ -21,20 +34,28 @@ class Ground:
         self.password = place / "password"
         self.password.write_text("correct horse")
         self.restored.mkdir()
+        self.base = place / "base"
+        self.more = {}  # of the repository
         self.backup = str(uuid.uuid4())
 
     @property
     def repository(self):
+        return dict(self.plain_repository, **self.more)
+
+    @property
+    def plain_repository(self):
         if self.kind == "archive":
             return {"name": "r", "mover": "archive", "path": str(self.path)}
+        if self.kind == "borg":
+            return {"name": "r", "mover": "borg", "path": str(self.path), "password_file": str(self.password), "base_dir": str(self.base), "lock_wait_seconds": 20}
         return {"name": "r", "mover": "restic", "url": str(self.path), "password_file": str(self.password), "environment": {}}
 
     def start(self, verb, faults=None, **more):
         request = dict({"verb": verb, "mover": self.kind, "repository": self.repository, "backup_id": self.backup, "data_id": "", "binds": []}, **more)
-        environment = dict(os.environ, ASAN_OPTIONS="detect_leaks=1")
+        environment = dict(os.environ, ASAN_OPTIONS=f"detect_leaks=1:{os.environ.get('QUIESCED_ASAN', '')}")
         if faults:
             environment["QUIESCED_FAULT_DIR"] = str(faults)
-        child = subprocess.Popen([BUILD / "quiesced", "--role=mover"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+        child = subprocess.Popen([BUILD / "quiesced-agent", "--role=mover"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
         child.stdin.write(json.dumps(request).encode() + b"\n")
         child.stdin.flush()
         return child
@@ -78,10 +99,33 @@ class Ground:
         assert done.returncode == 0, (arguments, done.stdout, done.stderr)
         return done.stdout
 
+    def borg(self, *arguments, **more):
+        """By hand, with the program's own means; never waiting for a lock."""
+        environment = dict(os.environ, BORG_REPO=str(self.path), BORG_BASE_DIR=str(self.base), BORG_PASSPHRASE=self.password.read_text(), BORG_RELOCATED_REPO_ACCESS_IS_OK="yes",
+                           LANG="C.UTF-8")
+        done = subprocess.run(["borg", *arguments], capture_output=True, env=environment, **more)
+        assert done.returncode == 0, (arguments, done.stdout, done.stderr)
+        return done.stdout.decode(errors="surrogateescape")
+
+    def archives(self):
+        return self.borg("list", "--short", "--consider-checkpoints").split()
+
+    def has_begun(self):
+        """Something of a backup is stored."""
+        if self.kind == "archive":
+            return bool(list(self.path.glob("*.partial/data.tar.zst")))
+        if self.kind == "borg":  # an empty one has a little, too
+            return sum(p.stat().st_size for p in self.path.glob("data/*/*")) > 1_000_000
+        return bool(list(self.path.glob("data/*/*")))
+
     def is_clean(self):
         """Nothing of a backup is left, and the repository is sound."""
         if self.kind == "archive":
             return [p.name for p in self.path.iterdir()] == ["quiesced-repository.json"]
+        if self.kind == "borg":
+            assert not (self.path / "lock.exclusive").exists()
+            self.borg("check")
+            return self.archives() == []
         assert "no errors were found" in self.restic("check")
         return json.loads(self.restic("snapshots", "--json")) in ([], None) and self.restic("list", "locks").strip() == ""
 
@@ -146,10 +190,26 @@ def restic_ground(tmp_path, empty_restic):
     return made
 
 
-@pytest.fixture(params=["archive", "restic"])
+@pytest.fixture(scope="session")
+def empty_borg(tmp_path_factory):
+    made = Ground("borg", tmp_path_factory.mktemp("empty"))
+    assert "result" in made.call("open", create=True)
+    return made
+
+
+@pytest.fixture
+def borg_ground(tmp_path, empty_borg):
+    made = Ground("borg", tmp_path)
+    fill(made.source)
+    for part in ("path", "base"):
+        shutil.copytree(getattr(empty_borg, part), getattr(made, part))
+    return made
+
+
+@pytest.fixture(params=["archive", "restic", "borg"])
 def ground(request, tmp_path):
-    if request.param == "restic":
-        return request.getfixturevalue("restic_ground")
+    if request.param != "archive":
+        return request.getfixturevalue(f"{request.param}_ground")
     made = Ground(request.param, tmp_path)
     fill(made.source)
     return made

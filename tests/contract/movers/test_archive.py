@@ -1,10 +1,11 @@
 """What is the archive mover's own: its files, their damage, its fault points."""
 import json
+import os
 import subprocess
 
 import pytest
 
-from conftest import Ground, fill
+from conftest import ROOT, Ground, fill
 
 
 @pytest.fixture
@@ -47,6 +48,45 @@ def test_a_failure_of_the_repository_leaves_nothing_behind(ground, tmp_path_fact
     (faults / point).write_text("")
     assert ground.run(faults=faults)["error"]["hresult"] == code
     assert ground.is_clean()
+
+
+@pytest.fixture
+def refusing(ground):
+    """A repository whose file system has room, on a disk that takes no more data: the blocks that were free are gone from under it
+    (the metadata's are not), as on a thin volume that is full."""
+    if not ROOT:
+        pytest.skip("loop devices need root")
+    below, image = ground.place / "below", ground.place / "below" / "image"
+    below.mkdir()
+    ground.path.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "none", below], check=True)
+    try:
+        image.write_bytes(bytes(32 << 20))
+        subprocess.run(["mkfs.ext4", "-q", "-E", "nodiscard,lazy_itable_init=0,lazy_journal_init=0", image], check=True)
+        image.write_bytes(image.read_bytes())  # mkfs zeroes by holes
+        if subprocess.run(["mount", "-o", "loop", image, ground.path]).returncode != 0:
+            pytest.skip("this machine mounts no loop device")
+        try:
+            assert "result" in ground.call("open", create=True)
+            os.sync()
+            before = image.stat().st_blocks
+            subprocess.run(["fstrim", ground.path], check=True)
+            assert image.stat().st_blocks < before, "the free blocks have no room below"
+            with pytest.raises(OSError), open(below / "rest", "wb", buffering=0) as file:
+                while True:
+                    file.write(bytes(4096))
+            yield ground
+        finally:
+            subprocess.run(["umount", ground.path], check=True)
+    finally:
+        subprocess.run(["umount", "--lazy", below], check=True)  # the loop device lets go of the image a little later
+
+
+def test_what_the_disk_refuses_behind_the_page_cache_is_no_backup(refusing):
+    (refusing.source / "large").write_bytes(os.urandom(10 << 20))  # more than is sent at once: see SEND_EVERY
+    answer = refusing.run()
+    assert answer.get("error", {}).get("hresult") in ("VSS_E_UNEXPECTED", "VSS_E_INSUFFICIENT_STORAGE"), answer
+    assert refusing.items() == [] and {p.name for p in refusing.path.iterdir()} == {"lost+found", "quiesced-repository.json"}
 
 
 def test_every_byte_of_the_stored_data_counts(ground):

@@ -68,6 +68,18 @@ def test_the_repository_tells_what_it_holds(ground):
     assert items[first]["data_id"] and items[first]["created_at"].startswith("20")
 
 
+def test_a_seal_is_kept_replaced_and_goes_with_its_backup(ground):
+    ground.run()
+    assert "seal" not in ground.items()[0]
+    for seal in ({"version": 1, "complete": True, "reason": None, "document": {"node": "n"}}, {"version": 1, "complete": False, "reason": "ü"}):
+        assert ground.call("seal", seal=seal) == {"type": "done", "result": {}}
+        assert [item["seal"] for item in ground.items()] == [seal]
+    assert ground.verify()["damaged"] == []
+    assert "result" in ground.call("remove") and ground.is_clean()
+    gone = ground.call("seal", seal={"version": 1, "complete": True})
+    assert gone["error"]["hresult"] == "VSS_E_OBJECT_NOT_FOUND" and ground.is_clean()
+
+
 def test_a_removed_backup_is_gone_and_others_stay(ground):
     ground.run()
     first, ground.backup = ground.backup, str(uuid.uuid4())
@@ -99,9 +111,8 @@ def test_a_cancel_leaves_nothing_behind(ground, how):
         for _ in range(600):
             file.write(os.urandom(1 << 20))
     child = ground.start("run", items=[ground.item()], document={}, excludes=[])
-    stored = (lambda: list(ground.path.glob("*.partial/data.tar.zst"))) if ground.kind == "archive" else (lambda: list(ground.path.glob("data/*/*")))
     deadline = time.monotonic() + 20
-    while not stored() and time.monotonic() < deadline:
+    while not ground.has_begun() and time.monotonic() < deadline:
         time.sleep(0.005)
     if how == "SIGTERM":
         child.send_signal(signal.SIGTERM)
@@ -117,8 +128,7 @@ def test_a_killed_copy_leaves_nothing_that_the_next_one_stumbles_over(ground):
         for _ in range(300):
             file.write(os.urandom(1 << 20))
     child = ground.start("run", items=[ground.item()], document={}, excludes=[])
-    stored = (lambda: list(ground.path.glob("*.partial/data.tar.zst"))) if ground.kind == "archive" else (lambda: list(ground.path.glob("data/*/*")))
-    while not stored():
+    while not ground.has_begun():
         time.sleep(0.005)
     child.kill()
     child.wait()
@@ -128,6 +138,9 @@ def test_a_killed_copy_leaves_nothing_that_the_next_one_stumbles_over(ground):
     assert ground.verify()["damaged"] == []
     if ground.kind == "archive":
         assert sorted(p.name for p in ground.path.iterdir()) == sorted([ground.backup, "quiesced-repository.json"])
+    elif ground.kind == "borg":
+        ground.borg("check")
+        assert len(ground.archives()) == 2
     else:
         assert "no errors were found" in ground.restic("check")
 
@@ -223,7 +236,7 @@ def test_a_missing_source_fails_the_copy(ground):
 def test_a_snapshot_and_added_files_appear_at_their_original_paths(ground):
     """As the worker asks: a snapshot elsewhere, one file that only exists in staging, one that replaces what is there."""
     snapshot, staging, live = ground.place / "snapshot", ground.place / "staging", ground.source
-    if not ROOT and ground.kind == "restic": # a user namespace shows no ids but the caller's (docs/movers/restic.md)
+    if not ROOT and ground.kind != "archive": # a user namespace shows no ids but the caller's (docs/movers/restic.md)
         subprocess.run(["setfacl", "-b", live / "file-6", live / "deep"], check=True)
     os.rename(live, snapshot)
     live.mkdir()
@@ -231,17 +244,68 @@ def test_a_snapshot_and_added_files_appear_at_their_original_paths(ground):
     staging.mkdir()
     (staging / "0").write_text("segment")
     (staging / "1").write_text("newer label")
-    before = pathlib.Path("/proc/self/mountinfo").read_text()
     items = [ground.item(source=str(snapshot)), {"path": f"{live}/deep/added", "source": f"{staging}/0", "spec": "*", "recursive": False},
              {"path": f"{live}/file-2", "source": f"{staging}/1", "spec": "*", "recursive": False}]
-    binds = [{"source": str(snapshot), "target": str(live)}] if ground.kind == "restic" else []
+    binds = [{"source": str(snapshot), "target": str(live)}] if ground.kind != "archive" else []
     assert "result" in ground.run(items=items, binds=binds)
-    assert pathlib.Path("/proc/self/mountinfo").read_text() == before
+    assert f"{ground.place}/" not in pathlib.Path("/proc/self/mountinfo").read_text()
     assert ground.restore()["result"]["verified"] is True
     expected = facts(snapshot)
     expected[b"deep/added"], expected[b"file-2"] = fact(staging / "0"), fact(staging / "1")
     assert facts(ground.copy()) == expected
     assert ground.verify()["damaged"] == []
+
+
+def test_a_snapshot_that_lies_in_the_tree_it_is_shown_over(ground):
+    """As btrfs keeps it: in .quiesced, at the top of the mount that is the volume; a nested volume's beside it, and what a writer added, too."""
+    live = ground.source
+    if not ROOT and ground.kind != "archive":
+        subprocess.run(["setfacl", "-b", live / "file-6", live / "deep"], check=True)
+    os.rename(live, ground.place / "aside")
+    snapshot, inner, added = (live / ".quiesced" / name for name in ("one", "two", "added"))
+    live.mkdir()
+    (live / "nested").mkdir()
+    (live / "nested" / "later").write_text("written after the snapshot")
+    inner.mkdir(parents=True)
+    os.rename(ground.place / "aside", snapshot)
+    (inner / "content").write_text("of the nested volume")
+    inner.chmod(0o751)
+    added.write_text("segment")
+    (snapshot / "nested").mkdir()
+    (snapshot / ".quiesced" / "older").mkdir(parents=True)
+    (snapshot / ".quiesced" / "older" / "content").write_text("of another snapshot")
+    binds = [{"source": str(inner), "target": f"{live}/nested"}, {"source": str(snapshot), "target": str(live)}] if ground.kind != "archive" else []
+    items = [ground.item(source=str(snapshot)), ground.item(path=f"{live}/nested", source=str(inner)), ground.item(path=f"{live}/nested/added", source=str(added), recursive=False)]
+    done = ground.run(items=items, binds=binds, excludes=[f"{live}/.quiesced"])
+    assert "result" in done, done
+    assert f"{ground.place}/" not in pathlib.Path("/proc/self/mountinfo").read_text()
+    assert ground.restore()["result"]["files"] == done["result"]["files"]
+    expected = {name: known for name, known in facts(snapshot).items() if not name.startswith(b".quiesced")}
+    expected.update({os.path.normpath(b"nested/" + name): known for name, known in facts(inner).items()})
+    expected[b"nested/added"] = fact(added)
+    assert facts(ground.copy()) == expected
+    assert ground.verify()["damaged"] == []
+    for what in ("deep", "file-2"):
+        shutil.rmtree(ground.copy())
+        ground.backup = str(uuid.uuid4())
+        assert "result" in ground.run(items=[ground.item(path=f"{live}/{what}", source=f"{snapshot}/{what}")], binds=binds)
+        assert ground.restore()["result"]["verified"] is True
+        assert os.listdir(ground.copy()) == [what] and facts(ground.copy() / what) == facts(snapshot / what)
+    ground.backup = str(uuid.uuid4())
+    missing = ground.run(items=[ground.item(path=f"{live}/no", source=f"{snapshot}/no")], binds=binds)["error"]
+    assert missing["hresult"] == "VSS_E_OBJECT_NOT_FOUND" and missing["detail"].startswith(f"cannot find {snapshot}/no"), missing
+
+
+@needs_root
+def test_a_snapshot_that_cannot_be_shown_at_its_path_is_not_copied_from_live_files(ground):
+    """Over "/" a mount can be made, and is not seen."""
+    binds = [{"source": str(ground.source), "target": "/"}] if ground.kind != "archive" else []
+    done = ground.run(items=[ground.item(path="/")], binds=binds, excludes=[])
+    if ground.kind == "archive":
+        assert done["result"]["files"] > 30
+    else:
+        assert done["error"]["hresult"] == "VSS_E_NOT_SUPPORTED" and "archive mover" in done["error"]["hint"], done
+        assert ground.items() == []
 
 
 @needs_root
@@ -268,7 +332,7 @@ def test_a_full_disk_says_how_much_is_left_and_leaves_nothing_behind(ground):
     try:
         error = ground.run()["error"]
         assert error["hresult"] == "VSS_E_INSUFFICIENT_STORAGE" and "repository r" in error["detail"] and error["hint"]
-        if ground.kind == "archive": # restic cannot even lock what is full; its own test says what is listed
+        if ground.kind == "archive": # restic and borg cannot even lock what is full; its own test says what is listed
             assert "bytes are free" in error["detail"] and ground.is_clean() and ground.items() == []
     finally:
         subprocess.run(["umount", ground.path], check=True)
@@ -304,8 +368,55 @@ def test_a_foreign_backup_id_is_refused(ground):
         assert ground.call(verb)["error"]["hresult"] == "E_INVALIDARG"
 
 
+@pytest.mark.parametrize("limits,shown,nice", [({"io_class": "idle", "nice": 12}, "idle", 12), ({"io_priority": 6}, "best-effort: prio 6", 0)])
+def test_a_copy_runs_within_its_limits_and_so_does_what_it_starts(ground, limits, shown, nice):
+    with open(ground.source / "large", "wb") as file:
+        for _ in range(150):
+            file.write(os.urandom(1 << 20))
+    ground.more["limits"] = {"nice": 19}
+    child = ground.start("run", items=[ground.item()], document={}, excludes=[], limits=limits)
+    while not ground.has_begun():
+        assert child.poll() is None
+        time.sleep(0.002)
+    os.kill(child.pid, signal.SIGSTOP)
+    try:
+        programs = pathlib.Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
+        assert len(programs) == (0 if ground.kind == "archive" else 1)
+        for pid in [str(child.pid), *programs]:
+            assert subprocess.run(["ionice", "-p", pid], capture_output=True, text=True, check=True).stdout.strip() == shown
+            assert int(pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[16]) == nice
+    finally:
+        os.kill(child.pid, signal.SIGCONT)
+        child.stdin.close()
+    ground.finish(child)
+    ground.backup = str(uuid.uuid4())
+    assert ground.run(limits={"io_class": "realtime"})["error"]["hresult"] == "E_INVALIDARG"
+
+
 def test_requests_that_are_no_requests():
     for line in (b"", b"{", b"[]\n", b"{}\n", b'{"verb":"run","mover":"none"}\n', b'{"verb":"dance","mover":"archive"}\n', b"x" * 100_000 + b"\n"):
-        child = subprocess.run([BUILD / "quiesced", "--role=mover"], input=line, capture_output=True)
+        child = subprocess.run([BUILD / "quiesced-agent", "--role=mover"], input=line, capture_output=True)
         done = json.loads(child.stdout.splitlines()[-1])
         assert done["type"] == "done" and done["error"]["hresult"] != "S_OK", line
+
+
+@needs_root
+def test_attributes_that_a_merged_folder_cannot_hold_are_warnings(ground):
+    """The folder is there already, and ext4 has one block for all attributes of an inode."""
+    os.setxattr(ground.source / "deep", "user.theirs", b"t" * 3000)
+    assert "result" in ground.run()
+    image = ground.place / "image"
+    with open(image, "wb") as file:
+        file.truncate(48 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-b", "4096", image], check=True)
+    subprocess.run(["mount", "-o", "loop", image, ground.restored], check=True)
+    try:
+        ground.copy(ground.source / "deep").mkdir(parents=True)
+        os.setxattr(ground.copy(ground.source / "deep"), "user.mine", b"m" * 3000)
+        result = ground.restore(overwrite=True)["result"]
+        assert result["verified"] is True and len(result["warnings"]) == 1, result
+        assert result["warnings"][0].startswith(f"{ground.source}/deep: cannot set user.theirs: No space"), result
+        assert os.getxattr(ground.copy(ground.source / "deep"), "user.colour") == b"red", "the others are set all the same"
+        assert ground.copy(ground.source / "deep" / "twin").stat().st_size > 0
+    finally:
+        subprocess.run(["umount", ground.restored], check=True)

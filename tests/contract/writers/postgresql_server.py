@@ -40,21 +40,24 @@ def directory():
 class Server:
     """data: an existing cluster (a restored one), or a place for a new one (beneath a directory of the server's user)."""
 
-    def __init__(self, data, sockets, restored=False, initdb=()):
+    def __init__(self, data, sockets, restored=False, initdb=(), options=()):
         if not BIN:
             pytest.skip("no PostgreSQL server is installed beneath /usr/lib/postgresql")
         self.data, self.sockets = data, sockets
         if not restored:
             run(BIN + "/initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--wal-segsize=1", "-N", *initdb)
-        options = list(OPTIONS) + ["unix_socket_directories=" + sockets]
-        command = [BIN + "/postgres", "-D", data]
+        options = [*OPTIONS, "unix_socket_directories=" + sockets, *options]
+        self.command = [BIN + "/postgres", "-D", data]
         for option in options:
-            command += ["-c", option]
-        identity = {"user": USER, "group": USER, "extra_groups": []} if USER else {}
+            self.command += ["-c", option]
         self.log = open(os.path.join(sockets, "log"), "wb")
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, cwd="/", **identity)
+        self.launch()
+
+    def launch(self):
+        identity = {"user": USER, "group": USER, "extra_groups": []} if USER else {}
+        self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, cwd="/", **identity)
         for _ in range(600):
-            if run(BIN + "/pg_isready", "-q", "-h", sockets, check=False).returncode == 0:
+            if run(BIN + "/pg_isready", "-q", "-h", self.sockets, check=False).returncode == 0:
                 return
             if self.process.poll() is not None:
                 break
@@ -62,14 +65,17 @@ class Server:
                 self.process.wait(0.1)
             except subprocess.TimeoutExpired:
                 pass
-        self.stop()
-        with open(os.path.join(sockets, "log"), errors="replace") as log:
+        self.halt()
+        with open(os.path.join(self.sockets, "log"), errors="replace") as log:
             raise AssertionError("the server does not start: " + log.read())
 
-    def stop(self):
+    def halt(self):
         if self.process.poll() is None:
             self.process.send_signal(2)  # fast shutdown
             self.process.wait(120)
+
+    def stop(self):
+        self.halt()
         self.log.close()
 
     def __enter__(self):

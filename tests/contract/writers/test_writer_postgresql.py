@@ -1,18 +1,18 @@
 """The PostgreSQL writer against a real server under pgbench load. Way (a): one atomic snapshot; way (b): label and log."""
-import fnmatch
+import glob
 import json
 import os
 import shutil
 import signal
-import stat
-import tempfile
 import time
 
 import pytest
 
+import loop_btrfs
 import postgresql_server
 from postgresql_server import BIN, Server, directory, own, run
-from writer_driver import Writer, chosen, until
+from trees import add_extra, copy_tree, excluded, staging_of, volume
+from writer_driver import Writer, chosen, stop, until
 
 MAIN = chosen("main")
 
@@ -33,74 +33,10 @@ def server(place):
 @pytest.fixture
 def btrfs():
     """A loop-mounted btrfs of our own with one subvolume, or a reason why not."""
-    if os.geteuid() != 0 or not shutil.which("mkfs.btrfs"):
-        pytest.skip("a loop-mounted btrfs needs root and btrfs-progs")
-    place = tempfile.mkdtemp(prefix="quiesced-btrfs-", dir="/tmp")
-    os.chmod(place, 0o755)
-    image, mount = place + "/image", place + "/mount"
-    os.mkdir(mount)
-    try:
-        with open(image, "wb") as file:
-            file.truncate(1 << 30)
-        run("mkfs.btrfs", "-q", image, user=None)
-        if run("mount", "-o", "loop", image, mount, user=None, check=False).returncode != 0:
-            pytest.skip("this machine mounts no loop device with btrfs")
-        try:
-            run("btrfs", "subvolume", "create", mount + "/pg", user=None)
-            own(mount + "/pg")
-            yield mount
-        finally:
-            run("umount", mount, user=None)
-    finally:
-        shutil.rmtree(place)
-
-
-def volume(path, atomic):
-    return [{"volume": path, "provider": "btrfs" if atomic else "copy", "atomic": atomic}]
-
-
-def excluded(path, excludes):
-    for rule in excludes:
-        parent, name = os.path.split(path)
-        if fnmatch.fnmatch(name, rule["spec"]) and (parent == rule["path"] or rule["recursive"] and (parent + "/").startswith(rule["path"] + "/")):
-            return True
-    return False
-
-
-def copy_tree(source, target, excludes, original=None):
-    """A plain, slow, not atomic copy of a living tree: what vanishes meanwhile is left out."""
-    original = original or source
-    os.mkdir(target, 0o700)
-    own(target)
-    for entry in os.scandir(source):
-        path, copy = original + "/" + entry.name, target + "/" + entry.name
-        if excluded(path, excludes):
-            continue
-        try:
-            if entry.is_symlink():
-                os.symlink(os.readlink(entry.path), copy)
-            elif entry.is_dir():
-                copy_tree(entry.path, copy, excludes, path)
-            elif stat.S_ISREG(entry.stat().st_mode):
-                shutil.copy(entry.path, copy)
-                own(copy)
-        except FileNotFoundError:
-            pass
-
-
-def add_extra(component, data, target):
-    for extra in component["extra_files"]:
-        assert extra["path"].startswith(data + "/")
-        copy = target + extra["path"][len(data):]
-        shutil.copy(extra["source"], copy)
-        own(copy)
-
-
-def staging_of(place):
-    path = place + "/staging"
-    os.mkdir(path, 0o700)
-    own(path)
-    return path
+    with loop_btrfs.mounted() as mount:
+        loop_btrfs.subvolume(mount + "/pg")
+        own(mount + "/pg")
+        yield mount
 
 
 def prepare(writer, **members):
@@ -137,13 +73,14 @@ def test_the_component_is_the_data_directory_without_what_the_server_rebuilds(se
 
 
 def test_the_log_and_tablespaces_elsewhere_are_file_sets_of_their_own(place):
-    os.mkdir(place + "/space")
+    os.makedirs(place + "/space/PG_14_202107181")  # another version's, in the same location
     own(place + "/space")
     with Server(place + "/data", place, initdb=["-X", place + "/log-elsewhere"]) as server:
         server.query("CREATE TABLESPACE extra LOCATION '%s/space'" % place)
+        ours, = [path for path in glob.glob(place + "/space/*") if not path.endswith("PG_14_202107181")]
         with server.writer() as writer:
             sets = writer.metadata()["components"][0]["file_sets"]
-    assert [s["path"] for s in sets] == [place + "/data", place + "/log-elsewhere", place + "/space"]
+    assert [s["path"] for s in sets] == [place + "/data", place + "/log-elsewhere", ours]
 
 
 def test_a_cluster_name_becomes_the_component_name(place):
@@ -163,11 +100,12 @@ def test_identify_keeps_one_idle_session_and_no_hold(server):
 
 
 def test_way_b_a_plain_copy_under_load_restores_with_equal_sums(server, place):
+    """Told at thaw that the snapshot is taken, the cluster's moment is the thaw; told nothing, it is some time later."""
     server.pgbench_init()
     staging = staging_of(place)
     load = server.pgbench()
     try:
-        for turn in range(2):
+        for turn, (told, point) in enumerate([({}, "later"), ({"snapshot_taken": True}, "thaw")]):
             with server.writer() as writer:
                 members = {"volumes": volume(place, False), "staging": staging}
                 metadata = prepare(writer, **members)
@@ -175,24 +113,28 @@ def test_way_b_a_plain_copy_under_load_restores_with_equal_sums(server, place):
                 target = "%s/copy-%d" % (place, turn)
                 copy_tree(server.data, target, metadata["exclude"])
                 server.query("CHECKPOINT")  # recycles every segment that nothing keeps
-                writer.ok("thaw", components=MAIN, **members)
-                time.sleep(0.5)
-                server.query("CHECKPOINT")
                 before_stop = server.history()
+                writer.ok("thaw", components=MAIN, **told, **members)
+                after_thaw = server.history()
+                until(lambda: server.history() > after_thaw, "the load goes on after the thaw")
+                server.query("CHECKPOINT")
+                before_stop = before_stop if point == "thaw" else server.history()
                 component, = writer.ok("post_snapshot", components=MAIN, **members)["components"]
                 facts = json.loads(component["metadata"])
-                assert facts["way"] == "backup-label" and facts["timeline"] == 1 and component["stamp"] == facts["stop_lsn"]
+                assert facts["way"] == "backup-label" and facts["timeline"] == 1 and component["stamp"].endswith(":1:" + facts["stop_lsn"])
+                assert component["consistent_at"] == point
                 assert facts["system_identifier"] == str(server.query("SELECT system_identifier FROM pg_control_system()")[0][0])
                 assert sorted(os.path.basename(e["path"]) for e in component["extra_files"])[-1] == "backup_label"
                 assert len(component["extra_files"]) > 2, "the load filled more than one segment"
                 assert server.query("SELECT count(*) FROM pg_replication_slots") == [(0,)]
-                add_extra(component, server.data, target)
+                add_extra(component, (server.data, target))
                 writer.ok("backup_complete", components=MAIN)
                 writer.ok("backup_shutdown")
                 assert os.listdir(staging) == []
             assert not os.path.exists(target + "/postmaster.pid")
             # Everything acknowledged before pg_backup_stop is in the log that came with it.
-            check_restored(target, place, before_stop)
+            rows = check_restored(target, place, before_stop)
+            assert point == "later" or rows <= after_thaw, "what was committed after the thaw is not in it"
             shutil.rmtree(target)
         assert load.poll() is None, "pgbench went on all the time"
     finally:
@@ -214,11 +156,12 @@ def test_way_a_atomic_snapshots_under_load_recover_with_equal_sums(btrfs, place)
                     writer.ok("freeze", components=MAIN, **members)
                     snapshot = "%s/snapshot-%d" % (btrfs, turn)
                     run("btrfs", "subvolume", "snapshot", "-r", btrfs + "/pg", snapshot, user=None)
-                    writer.ok("thaw", components=MAIN, **members)
+                    writer.ok("thaw", components=MAIN, snapshot_taken=True, **members)
                     component, = writer.ok("post_snapshot", components=MAIN, **members)["components"]
                     facts = json.loads(component["metadata"])
+                    assert component["consistent_at"] == "snapshot"
                     assert facts["way"] == "atomic-snapshot" and component["extra_files"] == []
-                    assert facts["start_lsn"] and facts["stop_lsn"] == component["stamp"]
+                    assert facts["start_lsn"] and component["stamp"].endswith(":" + facts["stop_lsn"])
                 target = place + "/copy"
                 copy_tree(snapshot + "/data", target, metadata["exclude"], server.data)
                 run("btrfs", "subvolume", "delete", snapshot, user=None)
@@ -267,7 +210,7 @@ def test_a_tablespace_comes_with_its_map_and_restores(place):
             writer.ok("thaw", components=MAIN, **members)
             component, = writer.ok("post_snapshot", components=MAIN, **members)["components"]
             assert server.data + "/tablespace_map" in [e["path"] for e in component["extra_files"]]
-            add_extra(component, server.data, place + "/copy")
+            add_extra(component, (server.data, place + "/copy"))
     sockets = place + "/restored"
     os.mkdir(sockets)
     own(sockets)
@@ -333,8 +276,10 @@ def test_a_lost_connection_fails_the_next_event_and_can_be_begun_anew(server, pl
     with server.writer() as writer:
         prepare(writer, **members)
         writer.ok("freeze", components=MAIN, **members)
-        server.query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'quiesced%'")
-        until(lambda: server.traces() == (0, 0), "the session is gone")
+        (backend, _), = server.query("SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'quiesced%'")
+        # A backend leaves pg_stat_activity before its socket is closed: only the end of its process is what the writer notices.
+        until(lambda: not os.path.exists(f"/proc/{backend}"), "the backend is gone")
+        assert server.traces() == (0, 0)
         answer = writer.refused("thaw", "RETRYABLE", components=MAIN, **members)
         assert "connection lost" in answer["message"]
         writer.refused("post_snapshot", "RETRYABLE", components=MAIN, **members)
@@ -346,7 +291,7 @@ def test_a_server_that_hangs_is_given_up_at_the_deadline(server):
     with server.writer() as writer:
         writer.metadata()
         pid = server.query("SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'quiesced%'")[0][0]
-        os.kill(pid, signal.SIGSTOP)
+        stop(pid)
         try:
             writer.refused("prepare_backup", "TIMEOUT", components=MAIN, deadline_ms=500)
         finally:
@@ -358,7 +303,7 @@ def test_a_requester_that_leaves_ends_a_wait_for_the_server(server):
     with server.writer() as writer:
         writer.metadata()
         pid = server.query("SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'quiesced%'")[0][0]
-        os.kill(pid, signal.SIGSTOP)
+        stop(pid)
         try:
             writer.send("prepare_backup", components=MAIN, deadline_ms=3600 * 1000)
             writer.process.stdin.close()

@@ -4,18 +4,23 @@ import sqlite3
 
 import pytest
 
+import mariadb_server
 import postgresql_server
+import redis_server
 from writer_driver import Writer
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+SERVERS = {"postgresql": postgresql_server, "mariadb": mariadb_server, "redis": redis_server}
+
+
+@pytest.fixture(params=["sqlite", "postgresql", "mariadb", "redis"])
 def writer(request, tmp_path):
     if request.param == "sqlite":
         sqlite3.connect(tmp_path / "app.db").close()
         with Writer("sqlite", {"name": "app", "databases": [str(tmp_path / "app.db")]}) as started:
             yield started
     else:
-        with postgresql_server.shared().writer() as started:
+        with SERVERS[request.param].shared().writer() as started:
             yield started
 
 

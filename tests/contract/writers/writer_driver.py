@@ -2,6 +2,7 @@
 import json
 import os
 import select
+import signal
 import subprocess
 import time
 
@@ -29,6 +30,15 @@ def until(condition, what):
             return value
         time.sleep(0.02)
     pytest.fail("never happened: " + what)
+
+
+def stop(pid):
+    """SIGSTOP takes hold thread by thread: until each of them is stopped a server goes on answering."""
+    os.kill(pid, signal.SIGSTOP)
+
+    def states():
+        return {open("/proc/%d/task/%s/stat" % (pid, task)).read().rpartition(")")[2].split()[0] for task in os.listdir("/proc/%d/task" % pid)}
+    until(lambda: states() == {"T"}, "every thread is stopped")
 
 
 class Writer:

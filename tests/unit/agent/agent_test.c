@@ -20,6 +20,7 @@
 #include "base/cleanup.h"
 #include "base/ipc.h"
 #include "base/jsonspec.h"
+#include "base/offspring.h"
 #include "base/proc.h"
 #include "base/str.h"
 
@@ -35,6 +36,41 @@ static int open_fds(void)
     return count;
 }
 
+/* Of a straw worker, with the mark of its writers: it undoes a restore until nobody listens on core's channel any more. */
+static int writer_main(void)
+{
+    char byte;
+    while (read(3, &byte, 1) > 0)
+        ;
+    return 0;
+}
+
+static void start_writer(void)
+{
+    char mark[64];
+    snprintf(mark, sizeof(mark), OFFSPRING_MARK "-:%d:", (int)getpid());
+    char self[] = "--writer", byte;
+    char *const argv[] = {self, self, NULL}, *const environment[] = {mark, NULL};
+    int started[2];
+    if (pipe2(started, O_CLOEXEC) != 0)
+        return;
+    if (fork() == 0) {
+        execve(proc_self_path(), argv, environment);
+        _exit(9);
+    }
+    /* As proc_spawn does: before its exec it does not bear the mark yet, and a worker killed then would leave it unseen. */
+    close(started[1]);
+    while (read(started[0], &byte, 1) > 0)
+        ;
+    close(started[0]);
+}
+
+static void say_restoring(bool active)
+{
+    AUTO_JSON json_t *message = json_pack("{s:s, s:b}", "type", "restoring", "active", active);
+    ipc_send(4, message, NULL, 0, NULL);
+}
+
 /* Waits for the end of its lease, says "undone" to core, and exits. */
 static int worker_main(void)
 {
@@ -45,9 +81,13 @@ static int worker_main(void)
     if (ipc_recv(4, PATIENCE_MS, &start, NULL, &n_fds, NULL) != 1)
         return 9;
     const char *session = json_str(start, "session", "");
-    AUTO_JSON json_t *told = json_pack("{s:s, s:O, s:i, s:b, s:b}", "type", "told", "start", start, "fds", open_fds(),
+    AUTO_JSON json_t *told = json_pack("{s:s, s:O, s:i, s:i, s:b, s:b}", "type", "told", "start", start, "fds", open_fds(), "pid", (int)getpid(),
                                        "leads", getpgid(0) == getpid(), "term", signal(SIGTERM, SIG_DFL) == SIG_DFL);
     ipc_send(3, told, NULL, 0, NULL);
+    if (str_eq(session, "restores")) {
+        start_writer();
+        say_restoring(true);
+    }
     if (str_eq(session, "exits"))
         return 3;
     if (str_eq(session, "crashes"))
@@ -149,11 +189,29 @@ static int world_close(void **state)
     return status;
 }
 
+/* The agent's next word to core, but for those that a worker's end is all over: tests that are about them read them themselves. */
+static json_t *receive_core(struct world *w, int *ret_fd)
+{
+    for (;;) {
+        json_t *msg = receive(w->core, ret_fd);
+        if (!str_eq(json_str(msg, "type", ""), "settled"))
+            return msg;
+        json_decref(msg);
+    }
+}
+
+static void expect_settled(struct world *w, const char *id)
+{
+    AUTO_JSON json_t *msg = receive(w->core, NULL);
+    assert_string_equal(json_str(msg, "type", ""), "settled");
+    assert_string_equal(json_str(msg, "worker", ""), id);
+}
+
 /* Launches and takes the worker's account of its start; ret_fd: core's channel to it. */
 static json_t *launch(struct world *w, const char *id, const char *session, int *ret_fd)
 {
     tell(w->core, json_pack("{s:s, s:s, s:s?}", "type", "launch", "worker", id, "session", session), NULL, 0);
-    AUTO_JSON json_t *launched = receive(w->core, ret_fd);
+    AUTO_JSON json_t *launched = receive_core(w, ret_fd);
     assert_string_equal(json_str(launched, "type", ""), "launched");
     assert_string_equal(json_str(launched, "worker", ""), id);
     assert_true(json_int(launched, "pid", 0) > 1);
@@ -164,7 +222,7 @@ static json_t *launch(struct world *w, const char *id, const char *session, int 
 
 static void expect_exited(struct world *w, const char *id, const char *status)
 {
-    AUTO_JSON json_t *msg = receive(w->core, NULL);
+    AUTO_JSON json_t *msg = receive_core(w, NULL);
     assert_string_equal(json_str(msg, "type", ""), "exited");
     assert_string_equal(json_str(msg, "worker", ""), id);
     assert_string_equal(json_str(msg, "status", ""), status);
@@ -211,6 +269,7 @@ static void how_a_worker_ended_is_reported(void **state)
     int fd = -1;
     json_decref(launch(w, "w1", "exits", &fd));
     expect_exited(w, "w1", "exit status 3");
+    expect_settled(w, "w1");
     close(fd);
     json_decref(launch(w, "w2", "crashes", &fd));
     expect_exited(w, "w2", "signal 9 (Killed)");
@@ -302,6 +361,33 @@ static void a_worker_that_does_not_undo_in_time_is_killed(void **state)
     close(one);
 }
 
+static void expect_restoring(struct world *w, bool active)
+{
+    AUTO_JSON json_t *msg = receive(w->control, NULL);
+    assert_string_equal(json_str(msg, "type", ""), "restoring");
+    assert_true(json_bool(msg, "active", !active) == active);
+}
+
+/* serve, and the bounds of all who wait for an undo, go by that. */
+static void a_restore_is_known_to_serve_until_the_writers_of_its_dead_worker_are_gone(void **state)
+{
+    struct world *w = *state;
+    int fd = -1, other = -1;
+    AUTO_JSON json_t *told = launch(w, "w1", "restores", &fd);
+    expect_restoring(w, true);
+    kill((pid_t)json_int(told, "pid", 0), SIGKILL);
+    expect_exited(w, "w1", "signal 9 (Killed)");
+    json_decref(launch(w, "w2", "exits", &other));
+    expect_exited(w, "w2", "exit status 3");
+    expect_settled(w, "w2"); /* and not w1: its writer may hold something */
+    close(other);
+    tell(w->control, json_pack("{s:s}", "type", "ping"), NULL, 0);
+    expect_type(w->control, "pong"); /* and not that it is over */
+    close(fd);
+    expect_restoring(w, false);
+    expect_settled(w, "w1");
+}
+
 static void the_agent_is_deaf_to_signals(void **state)
 {
     struct world *w = *state;
@@ -332,7 +418,7 @@ static void drain_refuses_launches_and_waits_for_the_last_worker(void **state)
         tell(w->core, json_pack("{s:s, s:s, s:s}", "type", "launch", "worker", id, "session", "exits"), NULL, 0);
         for (bool over = false; !over;) {
             AUTO_JSON json_t *msg = receive(w->core, &extra);
-            over = !str_eq(json_str(msg, "type", ""), "launched");
+            over = !str_eq(json_str(msg, "type", ""), "launched") && !str_eq(json_str(msg, "type", ""), "settled");
             if (str_eq(json_str(msg, "type", ""), "launch_failed"))
                 refused = json_incref(msg);
         }
@@ -365,18 +451,22 @@ int main(int argc, char **argv)
         IN_WORLD(workers_undo_when_serve_dies),
         IN_WORLD(workers_undo_when_the_agent_is_killed),
         IN_WORLD(a_worker_that_does_not_undo_in_time_is_killed),
+        IN_WORLD(a_restore_is_known_to_serve_until_the_writers_of_its_dead_worker_are_gone),
         IN_WORLD(the_agent_is_deaf_to_signals),
         IN_WORLD(drain_refuses_launches_and_waits_for_the_last_worker),
     };
     const char *const worker[] = {proc_self_path(), "--worker", NULL};
+    const char *const guardian[] = {getenv("QUIESCED_AGENT"), "--role=guardian", NULL};
     const char *const absent[] = {"/nonexistent/worker", NULL};
     const char *mode = argc > 1 ? argv[1] : "";
+    if (str_eq(mode, "--writer"))
+        return writer_main();
     if (str_eq(mode, "--worker"))
         return worker_main();
     if (str_eq(mode, "--agent"))
-        return agent_run(worker);
+        return agent_run(worker, guardian);
     if (str_eq(mode, "--agent-without-worker"))
-        return agent_run(absent);
+        return agent_run(absent, guardian);
     signal(SIGPIPE, SIG_IGN);
     return cmocka_run_group_tests_name("agent", tests, NULL, NULL);
 }

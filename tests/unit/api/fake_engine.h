@@ -45,6 +45,70 @@ static void fake_success(const struct engine_request *request, const char *name,
     answer(arg, &(struct engine_answer){.status = 200, .body = body});
 }
 
+void engine_metrics(struct engine *engine, struct openmetrics *text, bool labels)
+{
+    (void)engine;
+    (void)text;
+    (void)labels;
+}
+
+bool engine_sees_all(const struct principal *principal)
+{
+    return principal->role == ROLE_ADMIN;
+}
+
+void engine_call(struct engine *engine, engine_call_fn call, const struct engine_request *request,
+                 engine_answer_fn answer, void *arg)
+{
+    call(engine, request, answer, arg);
+}
+
+void engine_call_audited(struct engine *engine, engine_call_fn call, struct engine_request *request, engine_answer_fn answer,
+                         void *arg)
+{
+    call(engine, request, answer, arg);
+}
+
+void engine_audit_refused(struct engine *engine, struct engine_request *request, const struct engine_answer *answer)
+{
+    (void)engine;
+    (void)request;
+    (void)answer;
+}
+
+void engine_audit_turned_away(struct engine *engine, struct engine_request *request, const struct engine_answer *answer)
+{
+    (void)engine;
+    (void)request;
+    (void)answer;
+}
+
+void engine_on_seal(struct engine *engine, void (*seal)(void *arg, int fd), void *arg)
+{
+    (void)engine;
+    (void)seal;
+    (void)arg;
+}
+
+void engine_audit_seal_last(struct engine *engine, void (*ended)(void *arg), void *arg)
+{
+    (void)engine;
+    ended(arg);
+}
+
+int engine_failure_status(const struct engine_answer *answer)
+{
+    int status = answer->status_override ? answer->status_override : hresult_http(answer->err->hr);
+
+    return status < 400 ? 500 : status;
+}
+
+void engine_call_once(struct engine *engine, engine_call_fn call, struct engine_request *request, engine_answer_fn answer,
+                      void *arg)
+{
+    call(engine, request, answer, arg);
+}
+
 static void fake_later(void *arg)
 {
     struct later *later = arg;
@@ -77,6 +141,32 @@ static void fake_call(struct engine *engine, const char *name, const struct engi
     }
 }
 
+/* No call of a fake engine answers with a stream. */
+const char *engine_stream_type(const struct engine_stream *stream)
+{
+    (void)stream;
+    return "";
+}
+
+const char *engine_stream_name(const struct engine_stream *stream)
+{
+    (void)stream;
+    return "";
+}
+
+int engine_stream_start(struct engine_stream *stream, void (*ended)(void *arg, bool whole), void *arg)
+{
+    (void)stream;
+    (void)ended;
+    (void)arg;
+    return -1;
+}
+
+void engine_stream_close(struct engine_stream *stream)
+{
+    (void)stream;
+}
+
 #define FAKE(name)                                                                                                     \
     void engine_##name(struct engine *engine, const struct engine_request *request, engine_answer_fn answer,           \
                        void *arg)                                                                                      \
@@ -87,6 +177,7 @@ FAKE(session_get)
 FAKE(session_delete)
 FAKE(session_backup_state)
 FAKE(session_context)
+FAKE(session_restore_state)
 FAKE(session_writer_filter)
 FAKE(session_writers)
 FAKE(session_writer_status)
@@ -97,16 +188,34 @@ FAKE(component_add)
 FAKE(component_list)
 FAKE(component_get)
 FAKE(component_patch)
+FAKE(component_subcomponent)
+FAKE(component_new_target)
+FAKE(component_mapping)
 FAKE(snapshot_set_start)
 FAKE(snapshot_set_add)
+FAKE(snapshot_set_components)
+FAKE(hold_list)
+FAKE(snapshot_set_release)
 FAKE(job_metadata)
 FAKE(job_prepare)
 FAKE(job_snapshot)
 FAKE(job_copy)
 FAKE(job_status)
+FAKE(job_pre_restore)
+FAKE(job_restore_files)
+FAKE(job_post_restore)
 FAKE(job_list)
 FAKE(snapshot_list)
 FAKE(snapshot_get)
+FAKE(snapshot_delete)
+FAKE(snapshot_files)
+FAKE(snapshot_archive)
+FAKE(snapshot_revert)
+FAKE(snapshot_revert_status)
+FAKE(snapshot_expose)
+FAKE(snapshot_unexpose)
+FAKE(snapshot_set_get)
+FAKE(snapshot_set_delete)
 FAKE(backup_create)
 FAKE(backup_list)
 FAKE(backup_get)
@@ -123,8 +232,74 @@ FAKE(writer_list)
 FAKE(provider_list)
 FAKE(mover_list)
 FAKE(volume_list)
+FAKE(volume_resolve)
 FAKE(error_list)
+FAKE(audit_list)
 FAKE(event_list)
+FAKE(token_create)
+FAKE(token_list)
+FAKE(token_get)
+FAKE(token_delete)
+FAKE(enrolment_create)
+FAKE(enrolment_list)
+FAKE(enrolment_get)
+FAKE(enrolment_delete)
+FAKE(certificate_create)
+FAKE(certificate_list)
+FAKE(certificate_get)
+FAKE(certificate_delete)
+FAKE(webhook_create)
+FAKE(webhook_list)
+FAKE(webhook_get)
+FAKE(webhook_patch)
+FAKE(webhook_delete)
+FAKE(webhook_rotate)
+FAKE(webhook_test)
+FAKE(delivery_list)
+FAKE(delivery_get)
+FAKE(delivery_redeliver)
+FAKE(login_create)
+FAKE(login_get)
+FAKE(login_delete)
+
+void engine_on_sign(struct engine *engine, engine_sign_fn sign, void *arg)
+{
+    (void)engine;
+    (void)sign;
+    (void)arg;
+}
+void engine_on_courier(struct engine *engine, void (*start)(void *arg, int fd), void *arg)
+{
+    (void)engine;
+    (void)start;
+    (void)arg;
+}
+
+enum credential_verdict engine_token_check(struct engine *engine, const uint8_t sha256[32], const char *from,
+                                      struct principal *ret)
+{
+    (void)engine;
+    (void)sha256;
+    (void)from;
+    (void)ret;
+    return CREDENTIAL_UNKNOWN;
+}
+
+enum credential_verdict engine_certificate_check(struct engine *engine, const uint8_t sha256[32], const char *from,
+                                                 struct principal *ret)
+{
+    return engine_token_check(engine, sha256, from, ret);
+}
+
+enum credential_verdict engine_login_check(struct engine *engine, const uint8_t sha256[32], const char *from,
+                                           struct engine_login *ret)
+{
+    (void)engine;
+    (void)sha256;
+    (void)from;
+    (void)ret;
+    return CREDENTIAL_UNKNOWN;
+}
 
 void engine_session_create(struct engine *engine, const struct engine_request *request, engine_answer_fn answer,
                            void *arg)
@@ -204,6 +379,24 @@ void engine_observe_jobs(struct engine *engine, engine_job_observer_fn observer,
 {
     engine->observer = observer;
     engine->observer_arg = arg;
+}
+
+void engine_watch(struct engine *engine, const struct engine_watcher *watcher, void *arg)
+{
+    (void)engine;
+    (void)watcher;
+    (void)arg;
+}
+
+const char *engine_archive_type(const char *format)
+{
+    return str_eq(format, "tar") ? "application/x-tar" : "application/zstd";
+}
+
+bool engine_event_visible(const struct principal *principal, const char *type, const char *owner)
+{
+    (void)type;
+    return principal->role == ROLE_ADMIN || str_eq(principal->name, owner);
 }
 
 bool engine_job_is_pending(struct engine *engine, const char *job_id)

@@ -75,6 +75,11 @@ static void times_are_rfc3339_with_milliseconds(void **state)
     assert_string_equal(clock_rfc3339(-1, text), "1969-12-31T23:59:59.999Z");
     assert_string_equal(clock_rfc3339(INT64_MAX, text), "9999-12-31T23:59:59.999Z");
     assert_string_equal(clock_rfc3339(-62135596800000, text), "0001-01-01T00:00:00.000Z");
+    assert_int_equal(clock_from_rfc3339("2026-11-24T00:00:00.007Z"), 1795478400007);
+    assert_int_equal(clock_from_rfc3339("2026-11-24T00:00:00Z"), 1795478400000);
+    static const char *const none[] = {NULL, "", "yesterday", "2026-11-24", "2026-11-24T00:00:00", "2026-11-24T00:00:00.xZ"};
+    for (size_t i = 0; i < ELEMENTS(none); i++)
+        assert_int_equal(clock_from_rfc3339(none[i]), -1);
 }
 
 static void comparing_and_copying_is_bounded(void **state)

@@ -215,9 +215,20 @@ static void setters_take_the_reference_and_survive_foreign_bytes(void **state)
     assert_true(json_is_null(json_array_get(list, 1)));
 }
 
+static void the_first_object_with_that_text_is_found(void **state)
+{
+    AUTO_JSON json_t *array = json_pack("[{s:s}, {s:s, s:i}, {s:s, s:i}, {}, s]", "name", "a", "name", "b", "n", 1, "name", "b", "n", 2, "b");
+    (void)state;
+    assert_int_equal(json_int(json_find(array, "name", "b"), "n", 0), 1);
+    assert_null(json_find(array, "name", "c"));
+    assert_ptr_equal(json_find(array, "name", ""), json_array_get(array, 3));
+    assert_null(json_find(NULL, "name", "a"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_first_object_with_that_text_is_found),
         cmocka_unit_test(a_valid_document_has_no_faults),
         cmocka_unit_test(each_fault_is_told_with_its_pointer),
         cmocka_unit_test(pointers_escape_tilde_and_slash),

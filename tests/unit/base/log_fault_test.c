@@ -6,6 +6,7 @@
 #include <cmocka.h>
 
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -108,6 +109,75 @@ static void the_journal_gets_a_priority_instead_of_the_time(void **state)
     assert_non_null(strstr(lines, "Z core info good\n"));
 }
 
+static void in_the_pipe_to_the_logger_fields_are_marked(void **state)
+{
+    (void)state;
+    int ends[2], saved = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 10);
+    struct stat own;
+    assert_int_equal(pipe2(ends, O_CLOEXEC | O_NONBLOCK), 0);
+    dup2(ends[1], STDERR_FILENO);
+    assert_int_equal(fstat(STDERR_FILENO, &own), 0);
+    AUTO_FREE char *stream = str_new("%ju:%ju", (uintmax_t)own.st_dev, (uintmax_t)own.st_ino);
+    setenv("JOURNAL_STREAM", stream, 1);
+    log_init("core", LOG_LEVEL_INFO);
+    const struct log_context context = {.session_id = "s1", .writer = "a\x1f""b\x1e"};
+    log_line(LOG_LEVEL_ERROR, &context, "%s", "job=x \x1fjob=y\x1e");
+    unsetenv("JOURNAL_STREAM");
+    dup2(saved, STDERR_FILENO);
+    log_init("core", LOG_LEVEL_INFO);
+    ssize_t n = read(ends[0], captured, sizeof(captured) - 1);
+    close(saved);
+    close(ends[0]);
+    close(ends[1]);
+    assert_true(n > 0);
+    captured[n] = '\0';
+    assert_string_equal(captured, "<3>core error\x1fsession=s1\x1fwriter=\"a\\x1fb\\x1e\"\x1ejob=x \\x1fjob=y\\x1e\n");
+}
+
+/* Fills what standard error leads to with lines of PIPE_BUF; how many there was room for. */
+static size_t fill(void)
+{
+    char line[PIPE_BUF];
+    size_t n = 0;
+    memset(line, 'x', sizeof(line));
+    while (write(STDERR_FILENO, line, sizeof(line)) == sizeof(line))
+        n++;
+    return n;
+}
+
+static void lines_without_room_are_dropped_whole_counted_and_told(void **state)
+{
+    (void)state;
+    int ends[2];
+    char line[PIPE_BUF], rest[2 * PIPE_BUF];
+    assert_int_equal(pipe2(ends, O_CLOEXEC | O_NONBLOCK), 0);
+    int saved = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 10);
+    dup2(ends[1], STDERR_FILENO);
+    size_t n = fill();
+    log_line(LOG_LEVEL_INFO, NULL, "first lost");
+    log_line(LOG_LEVEL_INFO, NULL, "second lost");
+    assert_int_equal(read(ends[0], line, sizeof(line)), sizeof(line)); /* room for a page, and so for all of it */
+    log_line(LOG_LEVEL_INFO, NULL, "third");
+    log_line(LOG_LEVEL_INFO, NULL, "fourth");
+    dup2(saved, STDERR_FILENO);
+    close(saved);
+    for (size_t i = 1; i < n; i++)
+        assert_int_equal(read(ends[0], line, sizeof(line)), sizeof(line));
+    ssize_t length = read(ends[0], rest, sizeof(rest) - 1);
+    assert_true(length > 0);
+    rest[length] = '\0';
+    close(ends[0]);
+    close(ends[1]);
+    assert_null(strstr(rest, " lost"));
+    static const char words[] = " core warning 2 lines were dropped since 2";
+    const char *told = strstr(rest, words);
+    assert_non_null(told);
+    assert_null(strstr(told + strlen(words), "dropped since"));
+    const char *third = strstr(told, " core info third\n");
+    assert_non_null(third);
+    assert_non_null(strstr(third, " core info fourth\n"));
+}
+
 #ifdef QUIESCED_FAULTS
 static void a_fault_point_is_armed_by_its_file(void **state)
 {
@@ -115,25 +185,31 @@ static void a_fault_point_is_armed_by_its_file(void **state)
     char directory[] = "/tmp/fault-test-XXXXXX";
     assert_non_null(mkdtemp(directory));
     unsetenv("QUIESCED_FAULT_DIR");
-    assert_false(fault("a.b"));
+    assert_false(fault("store.read"));
     setenv("QUIESCED_FAULT_DIR", directory, 1);
-    assert_false(fault("a.b"));
-    AUTO_FREE char *path = str_new("%s/a.b", directory);
+    assert_false(fault("store.read"));
+    AUTO_FREE char *path = str_new("%s/store.read", directory);
     close(open(path, O_WRONLY | O_CREAT, 0600));
-    assert_true(fault("a.b"));
-    assert_true(fault("a.b"));
+    assert_true(fault("store.read"));
+    assert_true(fault("store.read"));
     int fd = open(path, O_WRONLY | O_TRUNC);
     assert_int_equal(write(fd, "once\n", 5), 5);
     close(fd);
-    assert_true(fault("a.b"));
-    assert_false(fault("a.b"));
+    assert_true(fault("store.read"));
+    assert_false(fault("store.read"));
+    AUTO_FREE char *hits = str_new("%s/store.read.hit", directory);
+    AUTO_FREE char *line = str_new("%s %d\n", log_role_name(), (int)getpid());
+    struct stat recorded;
+    assert_int_equal(stat(hits, &recorded), 0);
+    assert_int_equal(recorded.st_size, 3 * strlen(line));
+    assert_int_equal(unlink(hits), 0);
     assert_int_equal(rmdir(directory), 0);
 }
 #else
 static void a_fault_point_is_armed_by_its_file(void **state)
 {
     (void)state;
-    assert_false(fault("a.b")); /* compiled out */
+    assert_false(fault("store.read")); /* compiled out */
 }
 #endif
 
@@ -145,6 +221,8 @@ int main(void)
         cmocka_unit_test(lines_below_the_level_are_left_out),
         cmocka_unit_test(an_over_long_line_is_cut_and_still_ends),
         cmocka_unit_test(the_journal_gets_a_priority_instead_of_the_time),
+        cmocka_unit_test(in_the_pipe_to_the_logger_fields_are_marked),
+        cmocka_unit_test(lines_without_room_are_dropped_whole_counted_and_told),
         cmocka_unit_test(a_fault_point_is_armed_by_its_file),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

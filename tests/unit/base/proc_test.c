@@ -136,7 +136,7 @@ static void a_directory_that_is_not_there_is_told(void **state)
 {
     (void)state;
     const char *const argv[] = {"/bin/true", NULL};
-    struct proc_spec spec = {.argv = argv, .directory = "/nonexistent"};
+    struct proc_spec spec = {.argv = argv, .directory = "/proc/nonexistent" /* nobody can make it */};
     pid_t pid;
     int pidfd;
     struct err err;

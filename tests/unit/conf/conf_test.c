@@ -89,6 +89,8 @@ static void the_design_example_is_accepted_and_keeps_what_it_says(void **state)
             "writers:      [{name: recorder, type: exec, command: [/usr/lib/x/writer, --flag], user: nobody, "
             "environment: {K: v}},\n"
             "  {name: pg-main, type: postgresql, connection: \"host=/run/postgresql port=5432\", user: postgres},\n"
+            "  {name: shop, type: mariadb, socket: /run/mysqld/mysqld.sock, user: mysql},\n"
+            "  {name: cache, type: redis, host: 127.0.0.1, port: 6379},\n"
             "  {name: app, type: sqlite, databases: [/srv/app/app.db]}]\n"
             "providers:    {copy: {staging: /var/lib/quiesced/staging}}\n"
             "repositories: [{name: main, mover: archive, path: /srv/backups}, {name: off, mover: restic, url: "
@@ -118,7 +120,7 @@ static void all_faults_come_at_once_with_lines_and_hints(void **state)
                   "quiesced.yaml:2: limits.freeze_secs: unknown member (did you mean \"freeze_seconds\"?)",
                   "quiesced.yaml:3: limits.lease_seconds: must be an integer from 5 to 86400",
                   "quiesced.yaml:7: writers[0].databases: must be an array (write a list: [a, b])",
-                  "quiesced.yaml:9: writers[1].type: must be one of: exec, postgresql, sqlite",
+                  "quiesced.yaml:9: writers[1].type: must be one of: exec, mariadb, postgresql, redis, sqlite",
                   "quiesced.yaml:8: writers[1].name: the name is taken by an entry above (names must be unique)");
 }
 
@@ -132,7 +134,8 @@ static void rules_between_members_are_checked(void **state)
         "- {name: a, role: viewer}\n"
         "run_as: {front: q, core: q}\n"
         "listen: ['localhost:80']\n"
-        "writers: [{name: p, type: postgresql, connection: 'password=x'}, {name: e, type: exec, command: [ls]}]\n",
+        "writers: [{name: p, type: postgresql, connection: 'password=x'}, {name: e, type: exec, command: [ls]},\n"
+        "  {name: m, type: mariadb, user: mysql}, {name: c, type: redis, socket: /s, host: h}]\n",
         "quiesced.yaml:6: listen[0]: localhost:80: not a listening address (Write ADDRESS:PORT with a numeric "
         "address, for example 0.0.0.0:8877 or [::1]:8877.)",
         "quiesced.yaml:1: tls.certificate: needs tls.key (give both, or neither to use the private CA)",
@@ -140,9 +143,22 @@ static void rules_between_members_are_checked(void **state)
         "by reference: passfile=/path, or peer authentication with user)",
         "quiesced.yaml:7: writers[1].command[0]: must be an absolute path (no shell and no PATH search is "
         "involved)",
-        "quiesced.yaml:2: repositories[0]: needs exactly one of path and url (url: what follows restic's -r)",
-        "quiesced.yaml:4: principals[0]: needs exactly one of token_sha256 and certificate",
+        "quiesced.yaml:8: writers[2]: needs exactly one of socket and host (a server of this machine is best reached "
+        "by its socket)",
+        "quiesced.yaml:8: writers[3]: needs exactly one of socket and host (a server of this machine is best reached "
+        "by its socket)",
+        "quiesced.yaml:2: repositories[0]: needs exactly one of path, url and url_file (url: what follows restic's -r; url_file: a file "
+        "that holds it)",
+        "quiesced.yaml:4: principals[0]: needs exactly one of token_sha256, certificate, user and group",
         "quiesced.yaml:5: run_as.core: is the same user as run_as.front (each role needs a user of its own)");
+    EXPECT_FAULTS("run_as: {front: a, core: b, courier: a}\n"
+                  "webhooks:\n"
+                  "  allow_private: [10.0.0.0/8, 'fd00::/8', 10.0.0.0/64, intranet]\n"
+                  "  retry_seconds: [5, -1]\n",
+                  "quiesced.yaml:4: webhooks.retry_seconds[1]: must be an integer from 0 to 604800",
+                  "quiesced.yaml:1: run_as.courier: is the user of another role (each role needs a user of its own)",
+                  "quiesced.yaml:3: webhooks.allow_private[2]: must be an address or a block of addresses (for example 10.0.0.0/8)",
+                  "quiesced.yaml:3: webhooks.allow_private[3]: must be an address or a block of addresses (for example 10.0.0.0/8)");
 }
 
 static void what_yaml_allows_but_we_do_not_is_refused_with_its_line(void **state)
@@ -211,6 +227,25 @@ static void load_puts_all_faults_into_one_error(void **state)
     assert_non_null(strstr(err.text, "/nonexistent/q.yaml: No such file or directory"));
 }
 
+static void repositories_are_what_their_movers_can_be(void **state)
+{
+    (void)state;
+    EXPECT_FAULTS(
+        "repositories:\n"
+        "- {name: a, mover: archive, path: /srv/a, encrypt: true}\n"
+        "- {name: b, mover: borg, path: /srv/b, password_file: /p, limits: {bandwidth_bytes_per_second: 5000}}\n"
+        "- {name: c, mover: borg, url: 'rest:http://h/', password_file: /p}\n"
+        "- {name: d, mover: restic, url: 'rest:http://u:p@h/', password_file: /p}\n"
+        "- {name: e, mover: archive, path: /srv/e, limits: {io_class: idle, io_priority: 2}}\n",
+        "quiesced.yaml:2: repositories[0].encrypt: archives are not encrypted (use the mover restic or borg: they encrypt all that they "
+        "store)",
+        "quiesced.yaml:3: repositories[1].limits.bandwidth_bytes_per_second: needs a url (borg limits only what it sends elsewhere; for a "
+        "disk of this host there is io_class)",
+        "quiesced.yaml:4: repositories[2].url: must be ssh://[user@]host[:port]/path (a repository on this host is a path)",
+        "quiesced.yaml:5: repositories[3].url: must hold no password (secrets only by reference: restic's url_file, or ssh keys)",
+        "quiesced.yaml:6: repositories[4].limits.io_priority: means nothing with io_class idle (leave it out, or take best-effort)");
+}
+
 static void redaction_takes_secrets_out_and_leaves_the_rest(void **state)
 {
     AUTO_JSON json_t *config =
@@ -275,7 +310,7 @@ static void the_packaged_example_is_valid_with_and_without_its_comments(void **s
     if (result != 0)
         print_error("%s\n", json_string_value(json_array_get(faults, 0)));
     assert_int_equal(result, 0);
-    assert_int_equal(json_array_size(json_object_get(config, "writers")), 3);
+    assert_int_equal(json_array_size(json_object_get(config, "writers")), 5);
 }
 
 int main(void)
@@ -290,6 +325,7 @@ int main(void)
         cmocka_unit_test(deep_nesting_and_broken_text_are_refused),
         cmocka_unit_test(plain_scalars_become_what_yaml_1_2_says),
         cmocka_unit_test(load_puts_all_faults_into_one_error),
+        cmocka_unit_test(repositories_are_what_their_movers_can_be),
         cmocka_unit_test(redaction_takes_secrets_out_and_leaves_the_rest),
         cmocka_unit_test(listening_addresses_are_read_and_written_back),
         cmocka_unit_test(the_packaged_example_is_valid_with_and_without_its_comments),

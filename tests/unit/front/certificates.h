@@ -89,6 +89,31 @@ static inline int file_of_certificate(const struct holder *holder)
     return file_of(bio);
 }
 
+/* The list of issuer, with one certificate on it. */
+static inline int file_of_revocation(const struct holder *issuer, const struct holder *revoked)
+{
+    BIO *bio = BIO_new(BIO_s_mem());
+    X509_CRL *list = X509_CRL_new();
+    X509_REVOKED *entry = X509_REVOKED_new();
+    ASN1_TIME *now = X509_gmtime_adj(NULL, -60), *later = X509_gmtime_adj(NULL, 3600);
+    X509_CRL_set_version(list, X509_CRL_VERSION_2);
+    X509_CRL_set_issuer_name(list, X509_get_subject_name(issuer->certificate));
+    X509_CRL_set1_lastUpdate(list, now);
+    X509_CRL_set1_nextUpdate(list, later);
+    X509_REVOKED_set_serialNumber(entry, X509_get_serialNumber(revoked->certificate));
+    X509_REVOKED_set_revocationDate(entry, now);
+    X509_CRL_add0_revoked(list, entry);
+    X509_CRL_sort(list);
+    int signature = X509_CRL_sign(list, issuer->key, EVP_sha256());
+    assert(signature > 0);
+    (void)signature;
+    PEM_write_bio_X509_CRL(bio, list);
+    ASN1_TIME_free(now);
+    ASN1_TIME_free(later);
+    X509_CRL_free(list);
+    return file_of(bio);
+}
+
 /* With a password the key is encrypted. */
 static inline int file_of_key(const struct holder *holder, const char *password)
 {

@@ -26,12 +26,16 @@
 #include "base/proc.h"
 #include "certificates.h"
 
+#define QUESTION "GET / HTTP/1.1\r\nHost: h\r\n\r\n"
+
 enum { PATIENCE_MS = 60000 }; /* a bound for hanging, not an expectation */
 
 struct world {
     struct holder private_ca, client_ca, server, other_server;
     struct holder admin; /* a client's certificate by the private CA */
+    const struct holder *revoked; /* NULL, or whose certificate client_ca's list names with the next message */
     int connections, handshake_seconds;
+    int per_address, handshakes, head_seconds, stall_seconds; /* 0: as front has it */
     pid_t front;
     int control;  /* serve's end */
     int handover; /* core's end */
@@ -46,7 +50,18 @@ static inline void world_send(struct world *w, const char *type, const struct ho
     AUTO_JSON json_t *msg =
         json_pack("{s:s, s:{s:i, s:i}, s:i, s:b}", "type", type, "limits", "connections", w->connections,
                   "handshake_seconds", w->handshake_seconds, "listeners", 1, "has_client_ca", 1);
-    int fds[6], pair[2] = {-1, -1};
+    const struct {
+        const char *name;
+        int value;
+    } more[] = {{"connections_per_address", w->per_address},
+                {"handshakes", w->handshakes},
+                {"head_seconds", w->head_seconds},
+                {"stall_seconds", w->stall_seconds},
+                {"body_bytes", 1 << 30}};
+    for (size_t i = 0; i < ELEMENTS(more); i++)
+        if (more[i].value > 0)
+            json_put(json_object_get(msg, "limits"), more[i].name, json_integer(more[i].value));
+    int fds[7], pair[2] = {-1, -1};
     size_t n = 0;
     bool starting = strcmp(type, "start") == 0;
     struct err err;
@@ -61,6 +76,9 @@ static inline void world_send(struct world *w, const char *type, const struct ho
     fds[n++] = key;
     fds[n++] = file_of_certificate(&w->private_ca);
     fds[n++] = file_of_certificate(&w->client_ca);
+    if (w->revoked)
+        fds[n++] = file_of_revocation(&w->client_ca, w->revoked);
+    json_put(msg, "has_client_crl", json_boolean(w->revoked != NULL));
     size_t ours = n;
     if (starting)
         fds[n++] = w->listener;
@@ -281,11 +299,22 @@ static inline void client_expect_end(SSL *ssl, int how)
     assert_int_equal(SSL_get_error(ssl, n), how);
 }
 
+/* A first question and its answer: core has the connection from now on. */
+static inline int core_meet(struct world *w, SSL *ssl, struct preface *ret)
+{
+    client_say(ssl, QUESTION);
+    int core = core_take(w, ret);
+    core_expect(core, QUESTION);
+    core_say(core, "answer");
+    client_expect(ssl, "answer");
+    return core;
+}
+
 /* One word each way: the connection is whole. */
 static inline void talk(SSL *ssl, int core)
 {
-    client_say(ssl, "question");
-    core_expect(core, "question");
+    client_say(ssl, QUESTION);
+    core_expect(core, QUESTION);
     core_say(core, "answer");
     client_expect(ssl, "answer");
 }

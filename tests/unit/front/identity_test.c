@@ -19,7 +19,7 @@ static void expect_only_good(struct world *w)
 {
     struct preface preface;
     SSL *ssl = client_open(w, &w->admin);
-    int core = core_take(w, &preface);
+    int core = core_meet(w, ssl, &preface);
     assert_string_equal(preface.common_name, "admin");
     talk(ssl, core);
     SSL_free(ssl);
@@ -35,7 +35,7 @@ static void the_preface_names_the_clients_certificate(void **state)
     unsigned size = sizeof(fingerprint);
     socklen_t length = sizeof(own);
     SSL *ssl = client_open(w, &w->admin);
-    int core = core_take(w, &preface);
+    int core = core_meet(w, ssl, &preface);
     X509_digest(w->admin.certificate, EVP_sha256(), fingerprint, &size);
     getsockname(SSL_get_fd(ssl), (struct sockaddr *)&own, &length);
     assert_int_equal(preface.has_certificate, 1);
@@ -58,7 +58,7 @@ static void a_client_without_certificate_comes_in_without_names(void **state)
     struct world *w = *state;
     struct preface preface;
     SSL *ssl = client_open(w, NULL);
-    int core = core_take(w, &preface);
+    int core = core_meet(w, ssl, &preface);
     assert_int_equal(preface.has_certificate, 0);
     assert_int_equal(preface.issued_by_us, 0);
     assert_string_equal(preface.common_name, "");
@@ -73,7 +73,7 @@ static void the_other_authority_is_trusted_but_is_not_us(void **state)
     struct preface preface;
     struct holder guest = holder_make(&(struct certificate_spec){.name = "guest", .issuer = &w->client_ca});
     SSL *ssl = client_open(w, &guest);
-    int core = core_take(w, &preface);
+    int core = core_meet(w, ssl, &preface);
     assert_int_equal(preface.has_certificate, 1);
     assert_int_equal(preface.issued_by_us, 0);
     assert_string_equal(preface.common_name, "guest");
@@ -93,7 +93,7 @@ static void an_intermediate_that_bears_our_name_is_not_us(void **state)
     SSL_CTX_add1_chain_cert(context, twin.certificate);
     SSL *ssl = client_on(context, tcp_connect(w));
     assert_int_equal(SSL_connect(ssl), 1);
-    int core = core_take(w, &preface);
+    int core = core_meet(w, ssl, &preface);
     assert_int_equal(preface.has_certificate, 1);
     assert_int_equal(preface.issued_by_us, 0);
     SSL_free(ssl);
@@ -113,7 +113,7 @@ static void names_that_do_not_fit_are_left_out_and_never_cut(void **state)
     struct holder many =
         holder_make(&(struct certificate_spec){.name = "many", .alternatives = names, .issuer = &w->private_ca});
     SSL *ssl = client_open(w, &many);
-    int core = core_take(w, &preface);
+    int core = core_meet(w, ssl, &preface);
     assert_string_equal(preface.names[0], "DNS:b.example");
     assert_string_equal(preface.names[1], "URI:c:d");
     assert_string_equal(preface.names[3], "DNS:f.example");
@@ -171,7 +171,7 @@ static void expect_resumed_identity(struct world *w, const struct holder *who, i
             SSL_set_session(ssl, kept);
         }
         assert_int_equal(SSL_connect(ssl), 1);
-        int core = core_take(w, &preface);
+        int core = core_meet(w, ssl, &preface);
         talk(ssl, core); /* the tickets of TLS 1.3 come with the first bytes */
         assert_int_equal(SSL_session_reused(ssl), round > 0);
         assert_int_equal(preface.has_certificate, 1);
@@ -194,6 +194,48 @@ static void a_resumed_session_keeps_its_identity(void **state)
     expect_resumed_identity(w, &guest, TLS1_3_VERSION, 0);
     expect_resumed_identity(w, &guest, TLS1_2_VERSION, 0);
     holder_free(&guest);
+}
+
+/* A connection with the kept session, when there is one: is it resumed? Keeps the session that it gets. */
+static bool resumes(struct world *w, const struct holder *who)
+{
+    SSL_CTX *context = client_context(w, who);
+    SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
+    SSL_CTX_sess_set_new_cb(context, keep_session);
+    SSL *ssl = client_on(context, tcp_connect(w));
+    if (kept)
+        SSL_set_session(ssl, kept);
+    assert_int_equal(SSL_connect(ssl), 1);
+    int core = core_meet(w, ssl, NULL);
+    bool reused = SSL_session_reused(ssl);
+    SSL_shutdown(ssl);
+    SSL_free(ssl);
+    SSL_CTX_free(context);
+    close(core);
+    return reused;
+}
+
+static void reload(struct world *w, const struct holder *server)
+{
+    world_send(w, "reload", server, file_of_key(server, NULL));
+    world_expect(w, "ready");
+}
+
+static void a_ticket_survives_a_new_certificate_but_not_a_new_authority(void **state)
+{
+    struct world *w = *state;
+    assert_false(resumes(w, &w->admin));
+    assert_true(resumes(w, &w->admin));
+    reload(w, &w->other_server);
+    assert_true(resumes(w, &w->admin));
+    holder_free(&w->client_ca);
+    w->client_ca = holder_make(&(struct certificate_spec){.name = "company CA", .authority = true});
+    reload(w, &w->other_server);
+    assert_false(resumes(w, &w->admin));
+    reload(w, &w->server);
+    assert_true(resumes(w, &w->admin));
+    SSL_SESSION_free(kept);
+    kept = NULL;
 }
 
 static void old_versions_and_suites_are_refused(void **state)
@@ -220,19 +262,24 @@ static void old_versions_and_suites_are_refused(void **state)
     expect_only_good(w);
 }
 
-static void the_client_chooses_among_the_suites(void **state)
+/* A client without AES in hardware puts ChaCha20 first. */
+static void our_order_of_suites_holds_but_chacha20_first_is_heard(void **state)
 {
     struct world *w = *state;
-    static const char *const suites[] = {"TLS_CHACHA20_POLY1305_SHA256", "TLS_AES_256_GCM_SHA384"};
-    for (size_t i = 0; i < ELEMENTS(suites); i++) {
-        char order[128];
-        snprintf(order, sizeof(order), "%s:%s", suites[i], suites[1 - i]);
+    static const struct {
+        const char *offered, *chosen;
+    } rows[] = {
+        {"TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256", "TLS_CHACHA20_POLY1305_SHA256"},
+        {"TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256", "TLS_AES_256_GCM_SHA384"},
+        {"TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256", "TLS_AES_128_GCM_SHA256"},
+    };
+    for (size_t i = 0; i < ELEMENTS(rows); i++) {
         SSL_CTX *context = client_context(w, NULL);
-        assert_int_equal(SSL_CTX_set_ciphersuites(context, order), 1);
+        assert_int_equal(SSL_CTX_set_ciphersuites(context, rows[i].offered), 1);
         SSL *ssl = client_on(context, tcp_connect(w));
         assert_int_equal(SSL_connect(ssl), 1);
-        assert_string_equal(SSL_get_cipher_name(ssl), suites[i]);
-        close(core_take(w, NULL));
+        assert_string_equal(SSL_get_cipher_name(ssl), rows[i].chosen);
+        close(core_meet(w, ssl, NULL));
         SSL_free(ssl);
         SSL_CTX_free(context);
     }
@@ -251,7 +298,7 @@ static void http_1_1_is_agreed_and_h2_alone_is_refused(void **state)
     SSL_get0_alpn_selected(ssl, &chosen, &length);
     assert_int_equal(length, 8);
     assert_memory_equal(chosen, "http/1.1", 8);
-    close(core_take(w, NULL));
+    close(core_meet(w, ssl, NULL));
     SSL_free(ssl);
     ssl = client_on(context, tcp_connect(w));
     SSL_set_alpn_protos(ssl, h2, sizeof(h2) - 1);
@@ -286,8 +333,9 @@ int main(int argc, char **argv)
         IN_WORLD(names_that_do_not_fit_are_left_out_and_never_cut),
         IN_WORLD(certificates_that_do_not_verify_are_refused),
         IN_WORLD(a_resumed_session_keeps_its_identity),
+        IN_WORLD(a_ticket_survives_a_new_certificate_but_not_a_new_authority),
         IN_WORLD(old_versions_and_suites_are_refused),
-        IN_WORLD(the_client_chooses_among_the_suites),
+        IN_WORLD(our_order_of_suites_holds_but_chacha20_first_is_heard),
         IN_WORLD(http_1_1_is_agreed_and_h2_alone_is_refused),
         IN_WORLD(plain_http_on_the_tls_port_hurts_nobody),
     };

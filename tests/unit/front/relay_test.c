@@ -14,22 +14,22 @@ static void two_hundred_connections_live_at_once(void **state)
     struct world *w = *state;
     SSL *clients[CROWD];
     int cores[CROWD];
-    char text[32];
+    char text[64];
     for (int i = 0; i < CROWD; i++) {
         clients[i] = client_open(w, i % 2 ? &w->admin : NULL);
-        cores[i] = core_take(w, NULL);
+        cores[i] = core_meet(w, clients[i], NULL);
     }
     for (int i = CROWD - 1; i >= 0; i--) {
-        snprintf(text, sizeof(text), "question %d;", i);
+        snprintf(text, sizeof(text), "GET /%d HTTP/1.1\r\nHost: h\r\n\r\n", i);
         client_say(clients[i], text);
     }
     for (int i = 0; i < CROWD; i++) {
-        snprintf(text, sizeof(text), "question %d;", i);
+        snprintf(text, sizeof(text), "GET /%d HTTP/1.1\r\nHost: h\r\n\r\n", i);
         core_expect(cores[i], text);
         core_say(cores[i], text);
     }
     for (int i = 0; i < CROWD; i++) {
-        snprintf(text, sizeof(text), "question %d;", i);
+        snprintf(text, sizeof(text), "GET /%d HTTP/1.1\r\nHost: h\r\n\r\n", i);
         client_expect(clients[i], text);
         SSL_free(clients[i]);
         close(cores[i]);
@@ -40,7 +40,7 @@ static void *connect_and_talk(void *arg)
 {
     struct world *w = arg;
     SSL *ssl = client_open(w, &w->admin);
-    client_say(ssl, "question");
+    client_say(ssl, QUESTION);
     client_expect(ssl, "answer");
     SSL_free(ssl);
     return NULL;
@@ -57,7 +57,7 @@ static void connections_wait_while_core_takes_none(void **state)
     nanosleep(&while_the_socket_fills, NULL);
     for (int i = 0; i < QUEUE_CROWD; i++) {
         cores[i] = core_take(w, NULL);
-        core_expect(cores[i], "question");
+        core_expect(cores[i], QUESTION);
         core_say(cores[i], "answer");
     }
     for (int i = 0; i < QUEUE_CROWD; i++) {
@@ -79,7 +79,7 @@ static void stalled_handshakes_stop_nobody_and_end_at_the_deadline(void **state)
         assert_int_equal(send(stalled[i], "\x16\x03\x01\x02", 4, MSG_NOSIGNAL), 4); /* a ClientHello's beginning */
     }
     SSL *ssl = client_open(w, NULL);
-    int core = core_take(w, NULL);
+    int core = core_meet(w, ssl, NULL);
     talk(ssl, core);
     for (size_t i = 0; i < ELEMENTS(stalled); i++) {
         assert_true(recv(stalled[i], &byte, 1, 0) <= 0 && errno != EAGAIN);
@@ -98,8 +98,8 @@ static void a_full_front_accepts_again_when_one_leaves(void **state)
     world_expect(w, "ready");
     SSL *one = client_open(w, NULL);
     SSL *two = client_open(w, NULL);
-    int core_one = core_take(w, NULL);
-    int core_two = core_take(w, NULL);
+    int core_one = core_meet(w, one, NULL);
+    int core_two = core_meet(w, two, NULL);
     pthread_t third;
     assert_int_equal(pthread_create(&third, NULL, connect_and_talk, w), 0);
     talk(one, core_one);
@@ -108,7 +108,7 @@ static void a_full_front_accepts_again_when_one_leaves(void **state)
     SSL_free(one);
     close(core_one);
     int core_three = core_take(w, NULL);
-    core_expect(core_three, "question");
+    core_expect(core_three, QUESTION);
     core_say(core_three, "answer");
     pthread_join(third, NULL);
     talk(two, core_two);
@@ -119,13 +119,22 @@ static void a_full_front_accepts_again_when_one_leaves(void **state)
 
 /* --- ends and deaths --- */
 
+/* A request with a body of length, of which core has taken the head. */
+static void begin_body(SSL *ssl, int core, size_t length)
+{
+    char head[96];
+    snprintf(head, sizeof(head), "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: %zu\r\n\r\n", length);
+    client_say(ssl, head);
+    core_expect(core, head);
+}
+
 static void an_abrupt_end_reaches_core_at_once(void **state)
 {
     struct world *w = *state;
     char byte;
     for (int reset = 0; reset < 2; reset++) {
         SSL *ssl = client_open(w, NULL);
-        int core = core_take(w, NULL);
+        int core = core_meet(w, ssl, NULL);
         talk(ssl, core);
         struct linger linger = {.l_onoff = reset, .l_linger = 0};
         setsockopt(SSL_get_fd(ssl), SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
@@ -143,10 +152,10 @@ static void a_client_that_has_ended_its_request_still_gets_its_answer(void **sta
     struct world *w = *state;
     char byte;
     SSL *ssl = client_open(w, NULL);
-    int core = core_take(w, NULL);
-    client_say(ssl, "question");
+    int core = core_meet(w, ssl, NULL);
+    client_say(ssl, QUESTION);
     assert_int_equal(SSL_shutdown(ssl), 0);
-    core_expect(core, "question");
+    core_expect(core, QUESTION);
     assert_int_equal(recv(core, &byte, 1, 0), 0);
     core_say(core, "answer");
     client_expect(ssl, "answer");
@@ -161,7 +170,8 @@ static void the_end_of_an_answer_survives_bytes_that_nobody_reads(void **state)
     char bytes[8192];
     memset(bytes, 'x', sizeof(bytes));
     SSL *ssl = client_open(w, NULL);
-    int core = core_take(w, NULL);
+    int core = core_meet(w, ssl, NULL);
+    begin_body(ssl, core, 1000000);
     core_say(core, "413 too large");
     assert_int_equal(SSL_write(ssl, bytes, sizeof(bytes)), sizeof(bytes));
     core_expect(core, "x");
@@ -179,7 +189,6 @@ static void a_client_that_dies_while_it_waits_for_core_is_forgotten(void **state
     struct world *w = *state;
     SSL *clients[QUEUE_CROWD];
     int n = 0;
-    char byte;
     struct timeval short_wait = {.tv_usec = 300000};
     for (; n < QUEUE_CROWD; n++) { /* until the queue is full, and front accepts no more */
         SSL_CTX *context = client_context(w, NULL);
@@ -188,6 +197,7 @@ static void a_client_that_dies_while_it_waits_for_core_is_forgotten(void **state
         setsockopt(SSL_get_fd(clients[n]), SOL_SOCKET, SO_RCVTIMEO, &short_wait, sizeof(short_wait));
         if (SSL_connect(clients[n]) != 1)
             break;
+        client_say(clients[n], QUESTION);
     }
     assert_true(n < QUEUE_CROWD);
     for (int i = 0; i <= n; i++) {
@@ -201,15 +211,60 @@ static void a_client_that_dies_while_it_waits_for_core_is_forgotten(void **state
     for (;;) {
         int core = core_take(w, &preface);
         if (preface.has_certificate) {
-            core_expect(core, "question");
+            core_expect(core, QUESTION);
             core_say(core, "answer");
             close(core);
             break;
         }
-        assert_int_equal(recv(core, &byte, 1, 0), 0);
+        char question[sizeof(QUESTION)];
+        while (recv(core, question, sizeof(question), 0) > 0)
+            ;
+        assert_int_equal(recv(core, question, 1, 0), 0);
         close(core);
     }
     pthread_join(other, NULL);
+}
+
+static void expect_core_quiet(const struct world *w)
+{
+    struct pollfd quiet = {.fd = w->handover, .events = POLLIN};
+    assert_int_equal(poll(&quiet, 1, 100), 0);
+}
+
+static void core_hears_of_a_connection_with_its_first_whole_request(void **state)
+{
+    struct world *w = *state;
+    SSL *silent = client_open(w, NULL);
+    SSL *ssl = client_open(w, NULL);
+    client_say(ssl, "GET / HTTP/1.1\r\nHo");
+    expect_core_quiet(w);
+    client_say(ssl, "st: h\r\n\r\n");
+    int core = core_take(w, NULL);
+    core_expect(core, QUESTION);
+    core_say(core, "answer");
+    client_expect(ssl, "answer");
+    talk(ssl, core);
+    assert_int_equal(SSL_shutdown(silent), 0);
+    client_expect_end(silent, SSL_ERROR_ZERO_RETURN);
+    expect_core_quiet(w);
+    SSL_free(silent);
+    SSL_free(ssl);
+    close(core);
+}
+
+static void requests_that_come_at_once_reach_core_in_order(void **state)
+{
+    struct world *w = *state;
+    SSL *ssl = client_open(w, NULL);
+    client_say(ssl, QUESTION QUESTION "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nbo");
+    int core = core_take(w, NULL);
+    core_expect(core, QUESTION QUESTION "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nbo");
+    client_say(ssl, "dy");
+    core_expect(core, "dy");
+    core_say(core, "answers");
+    client_expect(ssl, "answers");
+    SSL_free(ssl);
+    close(core);
 }
 
 /* --- much --- */
@@ -276,7 +331,8 @@ static void large_transfers_pass_both_ways_at_once(void **state)
         SSL_CTX_set_max_proto_version(context, versions[i]);
         SSL *ssl = client_on(context, tcp_connect(w));
         assert_int_equal(SSL_connect(ssl), 1);
-        int core = core_take(w, NULL);
+        int core = core_meet(w, ssl, NULL);
+        begin_body(ssl, core, LARGE);
         pthread_t thread;
         assert_int_equal(pthread_create(&thread, NULL, echo, &core), 0);
         assert_int_equal(stream(ssl), LARGE);
@@ -311,9 +367,10 @@ static void a_core_that_does_not_read_holds_the_client_back(void **state)
     static uint8_t bytes[65536];
     SSL *ssl = client_open(w, NULL);
     SSL *other = client_open(w, NULL);
-    int core = core_take(w, NULL);
-    int core_other = core_take(w, NULL);
+    int core = core_meet(w, ssl, NULL);
+    int core_other = core_meet(w, other, NULL);
     size_t most = 256 * 1024 * 1024;
+    begin_body(ssl, core, most);
     size_t sent = fill(ssl, most); /* the kernel's buffers on the way, and one chunk of front */
     assert_true(sent < most);
     talk(other, core_other);
@@ -335,7 +392,7 @@ static void a_slow_client_gets_all_of_an_answer_that_core_has_finished(void **st
     static uint8_t bytes[65536];
     size_t sent = 0, got = 0, n;
     SSL *ssl = client_open(w, NULL);
-    int core = core_take(w, NULL);
+    int core = core_meet(w, ssl, NULL);
     fcntl(core, F_SETFL, O_NONBLOCK);
     struct pollfd room = {.fd = core, .events = POLLOUT};
     while (poll(&room, 1, 500) == 1) {
@@ -361,12 +418,12 @@ static void reload_serves_the_new_certificate_and_keeps_old_connections(void **s
 {
     struct world *w = *state;
     SSL *old = client_open(w, &w->admin);
-    int core_old = core_take(w, NULL);
+    int core_old = core_meet(w, old, NULL);
     expect_server(old, &w->server);
     world_send(w, "reload", &w->other_server, file_of_key(&w->other_server, NULL));
     world_expect(w, "ready");
     SSL *new = client_open(w, &w->admin);
-    int core_new = core_take(w, NULL);
+    int core_new = core_meet(w, new, NULL);
     expect_server(new, &w->other_server);
     talk(new, core_new);
     talk(old, core_old);
@@ -390,7 +447,7 @@ static void an_unusable_certificate_leaves_the_old_one_in_force(void **state)
         assert_string_equal(hresult_name(err.hr), "E_INVALIDARG");
         assert_non_null(strstr(err.text, "server key"));
         SSL *ssl = client_open(w, NULL);
-        int core = core_take(w, NULL);
+        int core = core_meet(w, ssl, NULL);
         expect_server(ssl, &w->server);
         talk(ssl, core);
         SSL_free(ssl);
@@ -414,8 +471,9 @@ static void drain_ends_with_the_last_connection(void **state)
     struct world *w = *state;
     AUTO_JSON json_t *drain = json_pack("{s:s}", "type", "drain");
     struct err err;
+    SSL *silent = client_open(w, NULL); /* nobody waits for its first request */
     SSL *ssl = client_open(w, NULL);
-    int core = core_take(w, NULL);
+    int core = core_meet(w, ssl, NULL);
     talk(ssl, core);
     close(TAKE_FD(w->listener));
     assert_int_equal(ipc_send(w->control, drain, NULL, 0, &err), 0);
@@ -428,14 +486,16 @@ static void drain_ends_with_the_last_connection(void **state)
     close(core);
     world_expect(w, "drained");
     client_expect_end(ssl, SSL_ERROR_ZERO_RETURN);
+    client_expect_end(silent, SSL_ERROR_ZERO_RETURN);
     SSL_free(ssl);
+    SSL_free(silent);
 }
 
 static void front_ends_when_core_is_gone(void **state)
 {
     struct world *w = *state;
     SSL *ssl = client_open(w, NULL);
-    int core = core_take(w, NULL);
+    int core = core_meet(w, ssl, NULL);
     close(TAKE_FD(w->handover));
     assert_int_equal(world_reap(w), 1);
     SSL_free(ssl);
@@ -446,7 +506,7 @@ static void front_ends_with_connections_open_when_serve_is_gone(void **state)
 {
     struct world *w = *state;
     SSL *ssl = client_open(w, NULL);
-    int core = core_take(w, NULL);
+    int core = core_meet(w, ssl, NULL);
     int stalled = tcp_connect(w);
     char byte;
     shutdown(w->control, SHUT_RDWR);
@@ -464,6 +524,8 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         IN_WORLD(two_hundred_connections_live_at_once),
         IN_WORLD(connections_wait_while_core_takes_none),
+        IN_WORLD(core_hears_of_a_connection_with_its_first_whole_request),
+        IN_WORLD(requests_that_come_at_once_reach_core_in_order),
         IN_WORLD(stalled_handshakes_stop_nobody_and_end_at_the_deadline),
         IN_WORLD(a_full_front_accepts_again_when_one_leaves),
         IN_WORLD(an_abrupt_end_reaches_core_at_once),

@@ -15,20 +15,38 @@
 static const char *const var_nested[] = {"/srv/var"};
 
 /* The host of these tests: every test picks from it by index. */
-enum { SRV, VAR, DATA_X, WAL_X, INNER_X, TMP, PROC, EXT, SRV_COPY, NFS };
+enum { SRV, VAR, DATA_X, WAL_X, INNER_X, TMP, PROC, EXT, SRV_COPY, NFS, ROOT, BIND, HOME };
 static const struct planner_volume host[] = {
-    [SRV] = {"/srv", "/srv", "btrfs", "uuid-1", "btrfs", NULL, true, PLANNER_FREEZE_FORBIDDEN, 60, var_nested, 1},
-    [VAR] = {"/srv/var", "/srv", "btrfs", "uuid-1", "btrfs", NULL, true, PLANNER_FREEZE_FORBIDDEN, 60, NULL, 0},
-    [DATA_X] = {"/x/data", "/x", "xfs", "7:1", "reflink", NULL, false, PLANNER_FREEZE_FORBIDDEN, 100, NULL, 0},
-    [WAL_X] = {"/x/wal", "/x", "xfs", "7:1", "reflink", NULL, false, PLANNER_FREEZE_FORBIDDEN, 10, NULL, 0},
-    [INNER_X] = {"/x/data/inner", "/x", "xfs", "7:1", "reflink", NULL, false, PLANNER_FREEZE_FORBIDDEN, 5, NULL, 0},
+    [SRV] = {"/srv", "/srv", "btrfs", "uuid-1", "btrfs", NULL, true, PLANNER_FREEZE_FORBIDDEN, 60, var_nested, 1, NULL},
+    [VAR] = {"/srv/var", "/srv", "btrfs", "uuid-1", "btrfs", NULL, true, PLANNER_FREEZE_FORBIDDEN, 60, NULL, 0, NULL},
+    [DATA_X] = {"/x/data", "/x", "xfs", "7:1", "reflink", NULL, false, PLANNER_FREEZE_FORBIDDEN, 100, NULL, 0, NULL},
+    [WAL_X] = {"/x/wal", "/x", "xfs", "7:1", "reflink", NULL, false, PLANNER_FREEZE_FORBIDDEN, 10, NULL, 0, NULL},
+    [INNER_X] = {"/x/data/inner", "/x", "xfs", "7:1", "reflink", NULL, false, PLANNER_FREEZE_FORBIDDEN, 5, NULL, 0,
+                 NULL},
     [TMP] = {"/run/app", "/run", "tmpfs", "0:25", NULL, "no provider keeps tmpfs", false, PLANNER_FREEZE_NOT_NEEDED, 0,
-             NULL, 0},
-    [PROC] = {"/proc/sys", "/proc", "proc", "0:4", "copy", NULL, false, PLANNER_FREEZE_NOT_NEEDED, 1, NULL, 0},
-    [EXT] = {"/x", "/x", "xfs", "7:1", "external", NULL, true, PLANNER_FREEZE_WANTED, 30, NULL, 0},
-    [SRV_COPY] = {"/srv/etc", "/srv", "btrfs", "uuid-1", "copy", NULL, false, PLANNER_FREEZE_NOT_NEEDED, 900, NULL, 0},
-    [NFS] = {"/net/home", "/net", "nfs4", "0:60", "copy", NULL, false, PLANNER_FREEZE_NOT_NEEDED, 50, NULL, 0},
+             NULL, 0, NULL},
+    [PROC] = {"/proc/sys", "/proc", "proc", "0:4", "copy", NULL, false, PLANNER_FREEZE_NOT_NEEDED, 1, NULL, 0, NULL},
+    [EXT] = {"/x", "/x", "xfs", "7:1", "external", NULL, true, PLANNER_FREEZE_WANTED, 30, NULL, 0, NULL},
+    [SRV_COPY] = {"/srv/etc", "/srv", "btrfs", "uuid-1", "copy", NULL, false, PLANNER_FREEZE_NOT_NEEDED, 900, NULL, 0,
+                  "8:1"},
+    [NFS] = {"/net/home", "/net", "nfs4", "0:60", "copy", NULL, false, PLANNER_FREEZE_NOT_NEEDED, 50, NULL, 0, NULL},
+    [ROOT] = {"/", "/", "ext4", "8:1", "external", NULL, true, PLANNER_FREEZE_WANTED, 0, NULL, 0, NULL},
+    [BIND] = {"/bind", "/bind", "xfs", "7:1", "external", NULL, true, PLANNER_FREEZE_WANTED, 30, NULL, 0, NULL},
+    [HOME] = {"/home", "/home", "ext4", "8:2", "external", NULL, true, PLANNER_FREEZE_WANTED, 0, NULL, 0, NULL},
 };
+
+/* The staging directory of copies lies on ext4 8:1; an image on it holds xfs 7:1. */
+static const struct planner_superblock superblocks[] = {
+    {.name = "8:1",
+     .mount_point = "/",
+     .fs_type = "ext4",
+     .sync_ms = 500,
+     .sync_bytes = 100 << 20,
+     .dirty_bytes = 20 << 20},
+    {.name = "7:1", .mount_point = "/x", .fs_type = "xfs", .stands_on = "8:1", .sync_ms = -1, .dirty_bytes = 5 << 20},
+    {.name = "0:50", .mount_point = "/ov", .fs_type = "overlay", .stands_on = "7:1", .sync_ms = -1},
+};
+#define SUPERBLOCKS .superblocks = superblocks, .n_superblocks = ELEMENTS(superblocks)
 
 static struct planner_need plain(const char *path, size_t volume)
 {
@@ -66,6 +84,14 @@ static struct planner_plan plan(const struct planner_need *needs, size_t n, stru
 }
 #define PLAN(needs, ...) plan(needs, ELEMENTS(needs), (struct planner_input){__VA_ARGS__})
 
+static bool met[32]; /* by the index of planner_rule_names: the last test sees that none is left out */
+
+static void note_met(const char *rule)
+{
+    for (size_t i = 0; planner_rule_names[i]; i++)
+        met[i] = met[i] || str_eq(planner_rule_names[i], rule);
+}
+
 /* Exactly these rules, in this order, separated by blanks. */
 static void assert_rules(const json_t *items, const char *expected)
 {
@@ -74,6 +100,7 @@ static void assert_rules(const json_t *items, const char *expected)
         const json_t *item = json_array_get(items, i);
         size_t at = strlen(rules);
         str_format(rules + at, sizeof(rules) - at, "%s%s", at ? " " : "", json_str(item, "rule", "?"));
+        note_met(json_str(item, "rule", ""));
         assert_true(strlen(json_str(item, "detail", "")) > 0);
         assert_true(strlen(json_str(item, "hint", "")) > 0);
     }
@@ -185,7 +212,8 @@ static void a_freeze_beside_a_reflink_on_one_superblock_is_refused(void **state)
     assert_outcome(&made, "fifreeze-with-btrfs-or-reflink same-superblock-twice", "");
     made = PLAN(alone);
     assert_int_equal(made.n_freeze, 1);
-    assert_string_equal(made.freeze[0], "7:1");
+    assert_string_equal(made.freeze[0].superblock, "7:1");
+    assert_int_equal(made.n_volumes, 1);
     assert_outcome(&made, "", "");
 }
 
@@ -262,6 +290,103 @@ static void a_window_over_the_limit_is_a_warning(void **state)
     assert_outcome(&made, "", "");
 }
 
+static void a_leaf_is_frozen_before_what_its_image_lies_on(void **state)
+{
+    (void)state;
+    const struct planner_need outer_first[] = {plain("/etc", ROOT), plain("/x", EXT)},
+                              leaf_first[] = {plain("/x", EXT), plain("/home", HOME), plain("/etc", ROOT)};
+    struct planner_plan made = PLAN(outer_first, SUPERBLOCKS);
+    assert_int_equal(made.n_freeze, 2);
+    assert_string_equal(made.freeze[0].superblock, "7:1");
+    assert_string_equal(made.freeze[1].superblock, "8:1");
+    assert_outcome(&made, "", "");
+    made = PLAN(leaf_first, SUPERBLOCKS);
+    assert_int_equal(made.n_freeze, 3);
+    assert_string_equal(made.freeze[0].superblock, "7:1");
+    assert_string_equal(made.freeze[1].superblock, "8:2"); /* equal ones keep their order */
+    assert_string_equal(made.freeze[2].superblock, "8:1");
+    assert_outcome(&made, "", "");
+}
+
+static void a_superblock_is_frozen_once_by_whatever_mount_it_is_named(void **state)
+{
+    (void)state;
+    const struct planner_need needs[] = {plain("/x", EXT), plain("/bind/app", BIND)};
+    struct planner_plan made = PLAN(needs, SUPERBLOCKS);
+    assert_int_equal(made.n_volumes, 1);
+    assert_int_equal(made.n_freeze, 1);
+    assert_string_equal(made.freeze[0].mount_point, "/x");
+    assert_outcome(&made, "", "");
+}
+
+static void a_snapshot_that_would_be_written_to_an_image_on_a_frozen_file_system_is_refused(void **state)
+{
+    (void)state;
+    const struct planner_need needs[] = {plain("/etc", ROOT), plain("/x/data", DATA_X)};
+    struct planner_plan made = PLAN(needs, SUPERBLOCKS);
+    assert_outcome(&made, "fifreeze-with-btrfs-or-reflink", "");
+    made = PLAN(needs); /* without the image between them nothing hangs */
+    assert_outcome(&made, "", "");
+}
+
+static void a_copy_onto_a_frozen_file_system_is_refused(void **state)
+{
+    (void)state;
+    const struct planner_need needs[] = {plain("/etc", ROOT), plain("/srv/etc", SRV_COPY)},
+                              elsewhere[] = {plain("/x", EXT), plain("/srv/etc", SRV_COPY)};
+    struct planner_plan made = PLAN(needs, SUPERBLOCKS);
+    assert_outcome(&made, "copy-onto-frozen", "");
+    made = PLAN(elsewhere, SUPERBLOCKS); /* the staging's file system stays writable: only the leaf is frozen */
+    assert_outcome(&made, "", "");
+}
+
+static void a_database_on_file_systems_that_are_frozen_together_is_at_one_instant(void **state)
+{
+    (void)state;
+    const struct planner_need needs[] = {database("/etc/pg", ROOT, PLANNER_HOLD_NONE),
+                                         database("/home/wal", HOME, PLANNER_HOLD_NONE)},
+                              mixed[] = {database("/etc/pg", ROOT, PLANNER_HOLD_NONE),
+                                         database("/srv/wal", SRV, PLANNER_HOLD_NONE)};
+    struct planner_plan made = PLAN(needs, SUPERBLOCKS);
+    assert_outcome(&made, "", "");
+    made = PLAN(mixed, SUPERBLOCKS);
+    assert_outcome(&made, "split-database", "");
+}
+
+static void the_store_is_parked_when_it_lies_on_or_stands_on_what_is_frozen(void **state)
+{
+    (void)state;
+    const struct planner_need leaf[] = {plain("/x", EXT)}, root[] = {plain("/etc", ROOT)};
+    static const char *const on_root[] = {"8:1"}, *const on_overlay[] = {"0:50"};
+    struct planner_plan made = PLAN(leaf, SUPERBLOCKS, .stores = on_root, .n_stores = 1);
+    assert_false(made.parked);
+    assert_outcome(&made, "", "");
+    made = PLAN(root, SUPERBLOCKS, .stores = on_root, .n_stores = 1);
+    assert_true(made.parked);
+    assert_outcome(&made, "", "own-store-frozen");
+    made = PLAN(root, SUPERBLOCKS, .stores = on_overlay, .n_stores = 1); /* overlay on image on root */
+    assert_true(made.parked);
+    assert_outcome(&made, "", "own-store-frozen");
+}
+
+static void the_budget_counts_what_is_still_dirty_at_the_measured_speed(void **state)
+{
+    (void)state;
+    const struct planner_need root[] = {plain("/etc", ROOT)}, leaf[] = {plain("/x", EXT)},
+                              both[] = {plain("/etc", ROOT), plain("/x", EXT)};
+    struct planner_plan made = PLAN(root, SUPERBLOCKS); /* 100 MiB in 500 ms: 20 MiB take 100 ms */
+    assert_int_equal(made.freeze[0].freeze_ms, 75 + 100);
+    assert_int_equal(made.budget_ms, 175);
+    assert_outcome(&made, "", "");
+    made = PLAN(leaf, SUPERBLOCKS); /* not measured: 100 MiB/s; and 30 ms of the provider's own */
+    assert_int_equal(made.freeze[0].freeze_ms, 75 + 51);
+    assert_int_equal(made.budget_ms, 126 + 30);
+    assert_outcome(&made, "", "");
+    made = PLAN(both, SUPERBLOCKS, .freeze_limit_ms = 300);
+    assert_int_equal(made.budget_ms, 175 + 156);
+    assert_outcome(&made, "", "window-over-budget");
+}
+
 static void nothing_needed_is_an_empty_plan(void **state)
 {
     (void)state;
@@ -277,6 +402,14 @@ static void every_rule_has_a_name_of_its_own(void **state)
     for (size_t i = 0; planner_rule_names[i]; i++)
         for (size_t j = 0; j < i; j++)
             assert_string_not_equal(planner_rule_names[i], planner_rule_names[j]);
+}
+
+static void every_rule_was_met_by_a_test_above(void **state)
+{
+    (void)state;
+    for (size_t i = 0; planner_rule_names[i]; i++)
+        if (!met[i])
+            fail_msg("%s: no test expects it", planner_rule_names[i]);
 }
 
 int main(void)
@@ -298,8 +431,16 @@ int main(void)
         cmocka_unit_test(a_repository_beneath_a_source_is_refused_unless_excluded),
         cmocka_unit_test(our_own_files_beneath_a_source_are_a_warning),
         cmocka_unit_test(a_window_over_the_limit_is_a_warning),
+        cmocka_unit_test(a_leaf_is_frozen_before_what_its_image_lies_on),
+        cmocka_unit_test(a_superblock_is_frozen_once_by_whatever_mount_it_is_named),
+        cmocka_unit_test(a_snapshot_that_would_be_written_to_an_image_on_a_frozen_file_system_is_refused),
+        cmocka_unit_test(a_copy_onto_a_frozen_file_system_is_refused),
+        cmocka_unit_test(a_database_on_file_systems_that_are_frozen_together_is_at_one_instant),
+        cmocka_unit_test(the_store_is_parked_when_it_lies_on_or_stands_on_what_is_frozen),
+        cmocka_unit_test(the_budget_counts_what_is_still_dirty_at_the_measured_speed),
         cmocka_unit_test(nothing_needed_is_an_empty_plan),
         cmocka_unit_test(every_rule_has_a_name_of_its_own),
+        cmocka_unit_test(every_rule_was_met_by_a_test_above),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

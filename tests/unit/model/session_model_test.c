@@ -34,6 +34,14 @@ static const struct {
     {SESSION_OP_GATHER_STATUS, {B, A, A, A, A, A, A, A}},
     {SESSION_OP_SAVE_DOCUMENT, {B, B, B, A, A, A, A, A}},
     {SESSION_OP_ABORT, {A, A, A, A, A, A, I, I}},
+    {SESSION_OP_SET_RESTORE_STATE, {B, B, B, B, B, B, B, B}},
+    {SESSION_OP_SELECT, {B, B, B, B, B, B, B, B}},
+    {SESSION_OP_SET_RESTORE_OPTIONS, {B, B, B, B, B, B, B, B}},
+    {SESSION_OP_SET_RANGES_FILE, {B, B, B, B, B, B, B, B}},
+    {SESSION_OP_PRE_RESTORE, {B, B, B, B, B, B, B, B}},
+    {SESSION_OP_RESTORE_FILES, {B, B, B, B, B, B, B, B}},
+    {SESSION_OP_SET_FILE_STATUS, {B, B, B, B, B, B, B, B}},
+    {SESSION_OP_POST_RESTORE, {B, B, B, B, B, B, B, B}},
 };
 static const enum session_state backup_states[8] = {SESSION_INITIALIZED, SESSION_IDENTIFIED,      SESSION_SET_OPEN,  SESSION_PREPARED,
                                                     SESSION_SNAPSHOTTED, SESSION_SNAPSHOT_FAILED, SESSION_COMPLETED, SESSION_ABORTED};
@@ -64,19 +72,52 @@ static void every_backup_operation_in_every_state_has_the_documented_verdict(voi
     }
 }
 
-static void a_restore_session_refuses_every_backup_call_and_ignores_abort(void **unused)
+/* vss-model 2.4; columns initialized, identified, pre_restored, completed, aborted. */
+static const struct {
+    enum session_operation operation;
+    int verdict[5];
+} restore_matrix[] = {
+    {SESSION_OP_SET_CONTEXT, {B, B, B, B, B}},
+    {SESSION_OP_WRITER_FILTER, {A, I, I, I, I}},
+    {SESSION_OP_SET_BACKUP_STATE, {B, B, B, B, B}},
+    {SESSION_OP_GATHER_METADATA, {A, B, B, B, B}},
+    {SESSION_OP_ADD_COMPONENT, {B, B, B, B, B}},
+    {SESSION_OP_SET_OPTIONS, {B, B, B, B, B}},
+    {SESSION_OP_SET_SUCCEEDED, {B, B, B, B, B}},
+    {SESSION_OP_START_SNAPSHOT_SET, {B, B, B, B, B}},
+    {SESSION_OP_ADD_TO_SNAPSHOT_SET, {B, B, B, B, B}},
+    {SESSION_OP_PREPARE, {B, B, B, B, B}},
+    {SESSION_OP_SNAPSHOT, {B, B, B, B, B}},
+    {SESSION_OP_COPY, {B, B, B, B, B}},
+    {SESSION_OP_COMPLETE, {B, B, B, B, B}},
+    {SESSION_OP_GATHER_STATUS, {B, A, A, A, A}},
+    {SESSION_OP_SAVE_DOCUMENT, {A, A, A, A, A}},
+    {SESSION_OP_ABORT, {I, I, I, I, I}},
+    {SESSION_OP_SET_RESTORE_STATE, {A, A, B, B, B}},
+    {SESSION_OP_SELECT, {B, A, B, B, B}},
+    {SESSION_OP_SET_RESTORE_OPTIONS, {A, A, B, B, B}},
+    {SESSION_OP_SET_RANGES_FILE, {A, A, A, B, B}},
+    {SESSION_OP_PRE_RESTORE, {B, A, B, B, B}},
+    {SESSION_OP_RESTORE_FILES, {B, B, A, B, B}},
+    {SESSION_OP_SET_FILE_STATUS, {B, B, A, B, B}},
+    {SESSION_OP_POST_RESTORE, {B, B, A, B, B}},
+};
+
+static void every_restore_operation_in_every_state_has_the_documented_verdict(void **unused)
 {
     (void)unused;
-    static const enum session_operation refused[] = {SESSION_OP_COMPLETE, SESSION_OP_SNAPSHOT, SESSION_OP_PREPARE, SESSION_OP_ADD_COMPONENT,
-                                                     SESSION_OP_START_SNAPSHOT_SET, SESSION_OP_COPY, SESSION_OP_SET_SUCCEEDED};
-    static const enum session_state states[] = {SESSION_INITIALIZED, SESSION_IDENTIFIED, SESSION_PRE_RESTORED, SESSION_COMPLETED};
-    for (size_t s = 0; s < ELEMENTS(states); s++) {
-        struct session_facts facts = facts_in(states[s]);
-        struct err err;
-        facts.kind = SESSION_RESTORE;
-        for (size_t i = 0; i < ELEMENTS(refused); i++)
-            assert_int_equal(session_judge(refused[i], &facts, &err), VERDICT_BAD_STATE);
-        assert_int_equal(session_judge(SESSION_OP_ABORT, &facts, &err), VERDICT_IGNORED);
+    static const enum session_state states[] = {SESSION_INITIALIZED, SESSION_IDENTIFIED, SESSION_PRE_RESTORED, SESSION_COMPLETED, SESSION_ABORTED};
+    assert_int_equal(ELEMENTS(restore_matrix), SESSION_OP_COUNT);
+    for (size_t row = 0; row < ELEMENTS(restore_matrix); row++) {
+        for (size_t column = 0; column < ELEMENTS(states); column++) {
+            struct err err = {0};
+            struct session_facts facts = facts_in(states[column]);
+            facts.kind = SESSION_RESTORE;
+            int verdict = (int)session_judge(restore_matrix[row].operation, &facts, &err);
+            if (verdict != restore_matrix[row].verdict[column])
+                fail_msg("%s in %s: verdict %d, expected %d", session_operation_name(restore_matrix[row].operation),
+                         session_state_name(states[column]), verdict, restore_matrix[row].verdict[column]);
+        }
     }
 }
 
@@ -109,6 +150,9 @@ static void contexts_without_writers_skip_to_the_set_and_refuse_writer_calls(voi
     facts = facts_in(SESSION_SNAPSHOTTED);
     facts.writers_involved = false;
     assert_int_equal(session_judge(SESSION_OP_COMPLETE, &facts, &err), VERDICT_BAD_STATE);
+    assert_int_equal(session_judge(SESSION_OP_GATHER_STATUS, &facts, &err), VERDICT_ALLOWED);
+    facts.gathered = false;
+    assert_int_equal(session_judge(SESSION_OP_GATHER_STATUS, &facts, &err), VERDICT_BAD_STATE);
 }
 
 static void complete_without_a_snapshot_is_allowed_only_when_nothing_needs_one(void **unused)
@@ -137,7 +181,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_backup_operation_in_every_state_has_the_documented_verdict),
-        cmocka_unit_test(a_restore_session_refuses_every_backup_call_and_ignores_abort),
+        cmocka_unit_test(every_restore_operation_in_every_state_has_the_documented_verdict),
         cmocka_unit_test(a_pending_job_blocks_every_change_but_abort),
         cmocka_unit_test(contexts_without_writers_skip_to_the_set_and_refuse_writer_calls),
         cmocka_unit_test(complete_without_a_snapshot_is_allowed_only_when_nothing_needs_one),

@@ -19,7 +19,7 @@ static int load(struct manifest *ret, const char *text)
     assert_non_null(file);
     int result = manifest_read(ret, file, "m", &err);
     fclose(file);
-    assert_int_equal(err.hr, result ? (uint32_t)VSS_E_CORRUPT_XML_DOCUMENT : 0);
+    assert_int_equal(err.hr, result ? (uint32_t)ERROR_FILE_CORRUPT : 0);
     return result;
 }
 

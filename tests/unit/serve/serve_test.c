@@ -29,6 +29,7 @@
 #include "crypto/atomic_file.h"
 #include "crypto/hash.h"
 #include "crypto/pki.h"
+#include "serve/logger.h"
 #include "serve/serve.h"
 
 enum { PATIENCE_MS = 60000 };
@@ -59,6 +60,114 @@ static void answer(const char *type)
         _exit(9);
 }
 
+/* Made by `openssl req`; its key is lost. */
+static const char csr[] = "-----BEGIN CERTIFICATE REQUEST-----\n"
+                          "MIHFMG4CAQAwDDEKMAgGA1UEAwwBeDBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IA\n"
+                          "BB41CIXjF+V+sf51Mc8rYHsIb5fK6giTTC1oVaQN1CmW2jkzuKWLWuCLigtWedr5\n"
+                          "m5JBzQV4q+NnGITRzSXbecWgADAKBggqhkjOPQQDAgNHADBEAiA9s88JxqIjjVwI\n"
+                          "8fefQKtvLlGopytHmwJfLpkxiBG3ZQIgTyVmooXoEpDhhu47aCpG9lrFthlj8JA0\n"
+                          "G8pcpbM1bPc=\n"
+                          "-----END CERTIFICATE REQUEST-----\n";
+
+/* As core asks for it. NULL: there is no answer. */
+static json_t *sign(const char *principal, int days)
+{
+    AUTO_JSON json_t *ask = json_pack("{s:s, s:s, s:i}", "type", "sign", "principal", principal, "days", days);
+    char answer[16384];
+    size_t used = 0;
+    ssize_t n;
+    int pair[2];
+
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0 || send(pair[0], csr, strlen(csr), 0) < 0 ||
+        shutdown(pair[0], SHUT_WR) != 0 || ipc_send(3, ask, &pair[1], 1, NULL) != 0)
+        _exit(9);
+    close(pair[1]);
+    while (used < sizeof(answer) && (n = recv(pair[0], answer + used, sizeof(answer) - used, 0)) > 0)
+        used += (size_t)n;
+    close(pair[0]);
+    return json_loadb(answer, used, 0, NULL);
+}
+
+/* Core of straw in the hands of somebody else: what it gets signed. */
+static void sign_all(void)
+{
+    static const struct {
+        const char *principal;
+        int days;
+    } rows[] = {{"admin", 90}, {"desk", 90}, {"", 90}, {"long", 100000}, {"short", -5}};
+    AUTO_JSON json_t *got = json_object();
+
+    for (size_t i = 0; i < ELEMENTS(rows); i++) {
+        AUTO_JSON json_t *said = sign(rows[i].principal, rows[i].days);
+        json_put(got, rows[i].principal, said ? json_incref(said) : json_null());
+    }
+    leave("core", "signed", got);
+}
+
+enum { FLOOD = 24, SERVED = 17 }; /* one at work, SIGNERS_WAITING behind it */
+
+/* How many signers our parent, serve, has. */
+static int signers_of_serve(void)
+{
+    char line[4096] = "";
+    int n = 0;
+    AUTO_FREE char *path = str_new("/proc/%d/task/%d/children", (int)getppid(), (int)getppid());
+    FILE *children = fopen(path, "re");
+    int pid;
+
+    while (children && fscanf(children, "%d", &pid) == 1) {
+        AUTO_FREE char *of = str_new("/proc/%d/cmdline", pid);
+        FILE *arguments = fopen(of, "re");
+        size_t size = arguments ? fread(line, 1, sizeof(line) - 1, arguments) : 0;
+        if (arguments)
+            fclose(arguments);
+        line[size] = '\0';
+        n += size > 0 && strcmp(line + strlen(line) + 1, "--role=signer") == 0;
+    }
+    if (children)
+        fclose(children);
+    return n;
+}
+
+/* Everything until the end; "" when there is none. */
+static void hear(int fd, char *ret, size_t size)
+{
+    size_t used = 0;
+    ssize_t n;
+
+    while (used < size - 1 && (n = recv(fd, ret + used, size - 1 - used, 0)) > 0)
+        used += (size_t)n;
+    ret[used] = '\0';
+}
+
+/* Core of straw in the hands of somebody else asks for crowds of signers, and gives them nothing to read. */
+static void seal_flood(void)
+{
+    AUTO_JSON json_t *ask = json_pack("{s:s}", "type", "seal");
+    char said[4096];
+    int ours[FLOOD];
+
+    for (size_t i = 0; i < FLOOD; i++) {
+        int pair[2];
+        if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0 || ipc_send(3, ask, &pair[1], 1, NULL) != 0)
+            _exit(9);
+        close(pair[1]);
+        ours[i] = pair[0];
+    }
+    hear(ours[FLOOD - 1], said, sizeof(said)); /* the last one was turned away: serve has heard all */
+    int signers = signers_of_serve();
+    for (size_t i = 1; i < SERVED - 1; i++)
+        close(ours[i]);
+    shutdown(ours[0], SHUT_WR); /* the first ends: those that nobody waits for are left out, the last in the row has its turn */
+    shutdown(ours[SERVED - 1], SHUT_WR);
+    AUTO_JSON json_t *got = json_pack("{s:i, s:s}", "signers", signers, "turned_away", said);
+    hear(ours[0], said, sizeof(said));
+    json_put(got, "first", json_string(said));
+    hear(ours[SERVED - 1], said, sizeof(said));
+    json_put(got, "last", json_string(said));
+    leave("core", "flooded", got);
+}
+
 static int straw_role(const char *name)
 {
     if (told(name, "fail"))
@@ -76,7 +185,11 @@ static int straw_role(const char *name)
         leave(name, type, doc);
         if (str_eq(type, "drain") && told(name, "stubborn"))
             continue;
-        answer(str_eq(type, "drain") ? "drained" : "ready");
+        if (str_eq(type, "start") && told(name, "signs"))
+            sign_all();
+        if (str_eq(type, "start") && told(name, "floods"))
+            seal_flood();
+        answer(str_eq(type, "drain") ? "drained" : str_eq(type, "ping") ? "pong" : "ready");
     }
 }
 
@@ -263,9 +376,9 @@ static void each_role_gets_what_its_duty_needs_and_no_more(void **state)
                  *to_agent = json_object_get(agent, "msg");
     const json_t *config = json_object_get(to_core, "config");
 
-    assert_int_equal(json_int(front, "n_fds", 0), 6); /* handover, chain, key, CA, two listeners */
-    assert_int_equal(json_int(to_front, "listeners", 0), 2);
-    assert_int_equal(json_object_size(to_front), 4); /* type, limits, listeners, has_client_ca */
+    assert_int_equal(json_int(front, "n_fds", 0), 7); /* handover, chain, key, CA, two listeners, the local socket */
+    assert_int_equal(json_int(to_front, "listeners", 0), 3);
+    assert_int_equal(json_object_size(to_front), 5); /* type, limits, listeners, has_client_ca, has_client_crl */
     assert_int_equal(json_int(core, "n_fds", 0), 2);
     assert_null(json_object_get(config, "tls"));
     assert_int_equal(json_array_size(json_object_get(config, "writers")), 1);
@@ -283,8 +396,9 @@ static void each_role_gets_what_its_duty_needs_and_no_more(void **state)
     const json_t *principals = json_object_get(to_core, "principals");
     assert_int_equal(pki_admin_token(daemon->state, token, NULL), 0);
     AUTO_JSON json_t *expected = json_pack(
-        "[{ssssssss}{ssssssss}{ssssssss}]", "kind", "token", "sha256", hash_sha256_hex(token, strlen(token), hash),
-        "principal", "admin", "role", "admin", "kind", "certificate", "name", "admin", "principal", "admin", "role",
+        "[{ssssssss}{ssssssss}{s:s, s:I, s:s, s:s}{ssssssss}]", "kind", "token", "sha256",
+        hash_sha256_hex(token, strlen(token), hash), "principal", "admin", "role", "admin", "kind", "certificate", "name",
+        "admin", "principal", "admin", "role", "admin", "kind", "user", "id", (json_int_t)0, "principal", "root", "role",
         "admin", "kind", "certificate", "name", "console.example", "principal", "console", "role", "viewer");
     assert_true(json_equal(principals, expected));
 }
@@ -358,6 +472,29 @@ static void a_killed_role_takes_the_generation_along_and_all_come_back_on_the_sa
     }
     AUTO_FREE char *log = read_file(daemon, "log");
     assert_non_null(strstr(log, "signal 9 (Killed)"));
+}
+
+/* A stopped process is neither dead nor at work. */
+static void a_stopped_role_is_replaced(void **state)
+{
+    static const char *const names[] = {"front", "core", "agent"};
+    struct daemon *daemon = *state;
+
+    write_config(daemon, "limits: {watchdog_seconds: 1}\n");
+    start(daemon);
+    for (size_t i = 0; i < ELEMENTS(names); i++) {
+        AUTO_JSON json_t *before = await(daemon->ready);
+        pid_t old = role_pid(daemon, names[i]);
+        assert_int_equal(unlink(daemon->ready), 0);
+        assert_int_equal(kill(old, SIGSTOP), 0);
+        AUTO_JSON json_t *after = await(daemon->ready);
+        assert_true(json_equal(before, after));
+        await_gone(old);
+        assert_int_not_equal(role_pid(daemon, names[i]), old);
+    }
+    /* Two look after it, and either may be first: the one that sees that it is stopped, and the one that hears no answer. */
+    AUTO_FREE char *log = read_file(daemon, "log");
+    assert_true(strstr(log, "is stopped: killed") || strstr(log, "does not answer: killed"));
 }
 
 static void five_failed_starts_are_the_end_with_a_reason(void **state)
@@ -439,6 +576,91 @@ static void sighup_brings_a_new_configuration_and_a_bad_one_changes_nothing(void
     assert_int_equal(json_int(good, "n_fds", -1), 0);
     AUTO_JSON json_t *front = await_role(daemon, "front", "reload");
     assert_int_equal(json_int(front, "n_fds", -1), 3); /* chain, key, CA */
+}
+
+static int64_t days_of(const json_t *signed_ones, const char *principal)
+{
+    const json_t *said = json_object_get(signed_ones, principal);
+
+    assert_non_null(json_str(said, "certificate", NULL));
+    return (json_int(said, "expires_ms", 0) - clock_real_ms()) / (24 * 3600 * 1000);
+}
+
+static void core_gets_no_certificate_of_somebody_in_the_configuration(void **state)
+{
+    static const char *const refused[] = {"admin", "desk", ""};
+    struct daemon *daemon = *state;
+
+    write_config(daemon, "principals: [{name: boss, role: admin, certificate: 'urn:quiesced:principal:desk'}]\n");
+    put(daemon, "core.signs");
+    start(daemon);
+    AUTO_JSON json_t *got = await_role(daemon, "core", "signed");
+    for (size_t i = 0; i < ELEMENTS(refused); i++)
+        assert_true(json_is_null(json_object_get(got, refused[i])));
+    assert_in_range(days_of(got, "long"), 390, 397);
+    assert_in_range(days_of(got, "short"), 0, 1);
+    AUTO_FREE char *log = read_file(daemon, "log");
+    assert_non_null(strstr(log, "core asks for a certificate with the name \"admin\""));
+}
+
+static void core_gets_one_signer_at_a_time(void **state)
+{
+    struct daemon *daemon = *state;
+
+    put(daemon, "core.floods");
+    start(daemon);
+    AUTO_JSON json_t *got = await_role(daemon, "core", "flooded");
+    assert_int_equal(json_int(got, "signers", -1), 1);
+    assert_string_equal(json_str(got, "turned_away", "?"), "");
+    assert_non_null(strstr(json_str(got, "first", ""), "names no record"));
+    assert_non_null(strstr(json_str(got, "last", ""), "names no record"));
+    AUTO_FREE char *log = read_file(daemon, "log");
+    assert_non_null(strstr(log, "core asks for more than the signer gets done"));
+}
+
+/* The socket's directory may be another user's: what he puts in its place is not touched. */
+static void a_mode_is_set_on_our_own_socket_alone(void **state)
+{
+    struct daemon *daemon = *state;
+    struct stat status;
+    AUTO_FREE char *path = str_new("%s/s.sock", daemon->root);
+    AUTO_FREE char *kept = str_new("%s/kept.sock", daemon->root);
+    AUTO_FREE char *other = str_new("%s/other", daemon->root);
+    AUTO_FREE char *reload = str_new("%s/front.reload", daemon->faults);
+    AUTO_FREE char *closed = str_new("socket: {path: %s}\n", path);
+    AUTO_FREE char *open_to_all = str_new("%sprincipals: [{name: everybody, role: viewer, user: root}]\n", closed);
+
+    write_config(daemon, closed);
+    start(daemon);
+    assert_int_equal(stat(path, &status), 0);
+    assert_int_equal(status.st_mode & 0777, 0600);
+    assert_int_equal(rename(path, kept), 0);
+    assert_int_equal(atomic_file_write(other, 0600, "", 0, NULL), 0);
+    assert_int_equal(symlink(other, path), 0);
+    write_config(daemon, open_to_all);
+    assert_int_equal(kill(daemon->pid, SIGHUP), 0);
+    json_decref(await_role(daemon, "front", "reload"));
+    assert_int_equal(stat(other, &status), 0);
+    assert_int_equal(status.st_mode & 0777, 0600);
+
+    AUTO_FD int foreign = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0); /* a socket, but not ours */
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    str_copy(address.sun_path, sizeof(address.sun_path), path);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(bind(foreign, (struct sockaddr *)&address, sizeof(address)), 0);
+    assert_int_equal(chmod(path, 0600), 0);
+    assert_int_equal(unlink(reload), 0);
+    assert_int_equal(kill(daemon->pid, SIGHUP), 0);
+    json_decref(await_role(daemon, "front", "reload"));
+    assert_int_equal(stat(path, &status), 0);
+    assert_int_equal(status.st_mode & 0777, 0600);
+
+    assert_int_equal(rename(kept, path), 0);
+    assert_int_equal(unlink(reload), 0);
+    assert_int_equal(kill(daemon->pid, SIGHUP), 0);
+    json_decref(await_role(daemon, "front", "reload"));
+    assert_int_equal(stat(path, &status), 0);
+    assert_int_equal(status.st_mode & 0777, 0666);
 }
 
 static void killing_the_supervisor_ends_every_role(void **state)
@@ -523,6 +745,8 @@ int main(int argc, char **argv)
         return serve_main(argc, argv);
     if (argc > 1 && str_eq(argv[1], "--role=signer"))
         return signer_main(argc, argv);
+    if (argc > 1 && str_eq(argv[1], "--role=logger"))
+        return logger_main(argc, argv);
     if (argc > 1 && str_starts(argv[1], "--role="))
         return straw_role(argv[1] + strlen("--role="));
     const struct CMUnitTest tests[] = {
@@ -532,10 +756,14 @@ int main(int argc, char **argv)
         ROW(sigterm_drains_all_roles_and_exits_cleanly),
         ROW(a_second_signal_ends_a_stubborn_drain),
         ROW(a_killed_role_takes_the_generation_along_and_all_come_back_on_the_same_port),
+        ROW(a_stopped_role_is_replaced),
         ROW(five_failed_starts_are_the_end_with_a_reason),
         ROW(a_second_daemon_on_the_same_state_is_refused),
         ROW(a_port_that_is_taken_is_named),
         ROW(sighup_brings_a_new_configuration_and_a_bad_one_changes_nothing),
+        ROW(core_gets_no_certificate_of_somebody_in_the_configuration),
+        ROW(core_gets_one_signer_at_a_time),
+        ROW(a_mode_is_set_on_our_own_socket_alone),
         ROW(killing_the_supervisor_ends_every_role),
         ROW(it_runs_from_a_directory_that_only_its_owner_can_enter),
         ROW(the_service_manager_is_told),

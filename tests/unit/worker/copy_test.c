@@ -97,10 +97,30 @@ static void start_with_data(struct fixture *f, const struct site *site)
     }
 }
 
+/* Core says where to, and which roots it knows: ours alone count. */
+static void assert_confined(struct fixture *f, const struct site *site, const char *data_id)
+{
+    AUTO_FREE char *outside = str_new("%s/outside", f->dir);
+    AUTO_JSON json_t *restored =
+        fixture_run(f, "restore",
+                    json_pack("{s:o, s:s, s:s, s:s, s:[s], s:[], s:b}", "repository", repository_of(site), "backup_id",
+                              "0193b5a0-0000-7000-8000-0000000000bb", "data_id", data_id, "target", outside, "roots", "/", "paths",
+                              "overwrite", 0));
+    assert_string_equal(error_name(restored), "E_INVALIDARG");
+    AUTO_JSON json_t *files = fixture_run(
+        f, "restore_files",
+        json_pack("{s:o, s:s, s:s, s:[s], s:[s], s:[{s:s, s:s, s:s, s:s}]}", "repository", repository_of(site), "backup_id",
+                  "0193b5a0-0000-7000-8000-0000000000bb", "data_id", data_id, "roots", "/", "components", "c", "items", "component", "c",
+                  "path", site->data, "spec", "*", "to", outside));
+    assert_string_equal(error_name(files), "E_ACCESSDENIED");
+    assert_int_equal(access(outside, F_OK), -1);
+}
+
 static void what_is_copied_is_what_the_snapshot_held(void **state)
 {
     struct fixture *f = *state;
     const struct site site = make_site(f);
+    json_add(f->restore_roots, json_string(site.restored));
     start_with_data(f, &site);
     write_file(site.data, "a", "changed after the snapshot");
     AUTO_JSON json_t *copied = fixture_run(f, "copy", copy_args(&site));
@@ -111,9 +131,8 @@ static void what_is_copied_is_what_the_snapshot_held(void **state)
     assert_succeeded(completed);
     AUTO_JSON json_t *restored =
         fixture_run(f, "restore",
-                    json_pack("{s:o, s:s, s:s, s:s, s:[s], s:[], s:b}", "repository", repository_of(&site), "backup_id",
-                              "0193b5a0-0000-7000-8000-0000000000bb", "data_id", data_id, "target", site.restored,
-                              "roots", site.restored, "paths", "overwrite", 0));
+                    json_pack("{s:o, s:s, s:s, s:s, s:[], s:b}", "repository", repository_of(&site), "backup_id",
+                              "0193b5a0-0000-7000-8000-0000000000bb", "data_id", data_id, "target", site.restored, "paths", "overwrite", 0));
     assert_succeeded(restored);
     AUTO_FREE char *a = str_new("%s/a", site.data);
     AUTO_FREE char *b = str_new("%s%s/b.tmp", site.restored, site.data);
@@ -121,6 +140,7 @@ static void what_is_copied_is_what_the_snapshot_held(void **state)
     assert_file(site.restored, a, "alpha");
     assert_file(site.restored, c, "kept: the exclusion is not recursive");
     assert_int_equal(access(b, F_OK), -1);
+    assert_confined(f, &site, data_id);
     AUTO_JSON json_t *verified =
         fixture_run(f, "verify",
                     json_pack("{s:o, s:s, s:s}", "repository", repository_of(&site), "backup_id",
@@ -283,10 +303,10 @@ static void the_sqlite_writer_runs_as_the_owner_of_its_database(void **state)
 }
 
 #ifdef QUIESCED_FAULTS
-static void every_fault_point_fails_its_operation_with_an_incident(void **state)
+static void an_operation_that_fails_at_its_fault_point_is_an_incident(void **state)
 {
     static const char *const points[][2] = {{"prepare", "worker.prepare"},
-                                            {"snapshot", "worker.snapshot.create"},
+                                            {"snapshot", "worker.snapshot"},
                                             {"copy", "worker.copy"},
                                             {"complete", "worker.complete"}};
     struct fixture *f = *state;
@@ -303,7 +323,6 @@ static void every_fault_point_fails_its_operation_with_an_incident(void **state)
         assert_string_equal(error_name(done), "VSS_E_UNEXPECTED");
         assert_int_equal(json_array_size(f->incidents), i + 1);
     }
-    assert_true(saw(f, "files", "thaw"));
 }
 #endif
 
@@ -320,7 +339,7 @@ int main(int argc, char **argv)
         worker_test(the_sqlite_writer_runs_as_the_owner_of_its_database),
         worker_test(inventory_and_plan_name_what_there_is),
 #ifdef QUIESCED_FAULTS
-        worker_test(every_fault_point_fails_its_operation_with_an_incident),
+        worker_test(an_operation_that_fails_at_its_fault_point_is_an_incident),
 #endif
     };
     return cmocka_run_group_tests_name("worker with volumes", tests, NULL, NULL);

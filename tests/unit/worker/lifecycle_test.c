@@ -182,12 +182,88 @@ static void a_writer_that_answers_out_of_turn_is_not_retried(void **state)
 static void a_writer_that_adds_a_foreign_file_is_refused(void **state)
 {
     struct fixture *f = *state;
-    add_writer(f, "liar", "lying", "LIE", "foreign_file", "BAD_AT", "post_snapshot", "FILES", "/srv", NULL);
+    add_writer(f, "liar", "lying", "LIE", "foreign_file", "BAD_AT", "post_snapshot", NULL);
     fixture_start(f);
     bring_to(f, "snapshot");
     AUTO_JSON json_t *done = fixture_run(f, "snapshot", set_args(f, "fail"));
     assert_string_equal(error_name(done), "VSS_E_WRITERERROR_NONRETRYABLE");
     assert_status(done, "liar", "VSS_WS_FAILED_AT_POST_SNAPSHOT", "VSS_E_WRITERERROR_NONRETRYABLE");
+}
+
+/* The grade of the component of writer `index`, and whether its freeze window is told. */
+static void assert_grade(const json_t *taken, size_t index, const char *grade, bool frozen)
+{
+    const json_t *consistency = json_object_get(json_object_get(taken, "result"), "consistency");
+    const json_t *told = json_array_get(json_object_get(consistency, "components"), index);
+    assert_string_equal(json_str(told, "grade", ""), grade);
+    assert_true(json_str(told, "reason", "")[0]);
+    const json_t *window = json_object_get(told, "freeze");
+    assert_int_equal(json_is_object(window), frozen);
+    if (frozen)
+        assert_true(json_real_value(json_object_get(window, "window_ms")) > 0);
+}
+
+static bool one_instant(const json_t *taken)
+{
+    return json_bool(json_object_get(json_object_get(taken, "result"), "consistency"), "one_instant", false);
+}
+
+static bool told_of_snapshot(const struct fixture *f, const char *writer)
+{
+    AUTO_JSON json_t *events = recorded(f);
+    size_t i;
+    const json_t *event;
+    json_array_foreach(events, i, event)
+    {
+        if (str_eq(json_str(event, "writer", ""), writer) && str_eq(json_str(event, "event", ""), "thaw"))
+            return json_bool(json_object_get(event, "request"), "snapshot_taken", false);
+    }
+    fail_msg("%s heard no thaw", writer);
+    return false;
+}
+
+static void a_writer_that_holds_nothing_freezes_last_and_thaws_first(void **state)
+{
+    struct fixture *f = *state;
+    add_writer(f, "logged", "recorder", "LEVEL", "front_end", "POINT", "thaw", "COMPONENTS",
+               "[{\"name\":\"main\",\"hold\":\"log\"}]", NULL);
+    add_writer(f, "held", "recorder", "LEVEL", "system", NULL);
+    fixture_start(f);
+    bring_to(f, "snapshot");
+    AUTO_JSON json_t *taken = fixture_run(f, "snapshot", set_args(f, "fail"));
+    assert_succeeded(taken);
+    assert_true(position(f, "held", "freeze") < position(f, "logged", "freeze"));
+    assert_true(position(f, "logged", "thaw") < position(f, "held", "thaw"));
+    assert_true(told_of_snapshot(f, "logged"));
+    assert_grade(taken, 0, "application", true);
+    assert_grade(taken, 1, "application", true);
+    assert_true(one_instant(taken));
+}
+
+static void a_log_that_says_no_moment_is_at_no_others_instant(void **state)
+{
+    struct fixture *f = *state;
+    add_writer(f, "logged", "recorder", "COMPONENTS", "[{\"name\":\"main\",\"hold\":\"log\"}]", NULL);
+    add_writer(f, "held", "recorder", NULL);
+    fixture_start(f);
+    bring_to(f, "snapshot");
+    AUTO_JSON json_t *taken = fixture_run(f, "snapshot", set_args(f, "fail"));
+    assert_succeeded(taken);
+    assert_grade(taken, 0, "crash", true);
+    assert_grade(taken, 1, "application", true);
+    assert_false(one_instant(taken));
+}
+
+static void a_thaw_after_a_failure_tells_that_nothing_was_taken(void **state)
+{
+    struct fixture *f = *state;
+    add_writer(f, "good", "recorder", "LEVEL", "front_end", NULL);
+    add_writer(f, "bad", "recorder", "LEVEL", "system", "FAIL_FREEZE", "VSS_E_WRITERERROR_RETRYABLE", NULL);
+    fixture_start(f);
+    bring_to(f, "snapshot");
+    AUTO_JSON json_t *taken = fixture_run(f, "snapshot", set_args(f, "fail"));
+    assert_string_equal(error_name(taken), "VSS_E_WRITERERROR_RETRYABLE");
+    assert_false(told_of_snapshot(f, "good"));
 }
 
 static void in_report_mode_the_job_succeeds_and_the_status_tells(void **state)
@@ -205,6 +281,8 @@ static void in_report_mode_the_job_succeeds_and_the_status_tells(void **state)
     assert_status(taken, "good", "VSS_WS_WAITING_FOR_BACKUP_COMPLETE", "S_OK");
     assert_true(saw(f, "bad", "abort"));
     assert_false(saw(f, "good", "abort"));
+    assert_grade(taken, 0, "application", true);
+    assert_grade(taken, 1, "none", false);
     AUTO_JSON json_t *completed = fixture_run(f, "complete", set_args(f, "report"));
     assert_succeeded(completed);
     assert_false(saw(f, "bad", "backup_complete"));
@@ -275,7 +353,7 @@ static void a_window_that_is_exceeded_is_a_failure_at_thaw(void **state)
 {
     struct fixture *f = *state;
     add_writer(f, "short", "recorder", "FREEZE_TIMEOUT_MS", "400", NULL);
-    add_writer(f, "slow", "recorder", "LEVEL", "system", "DELAY_FREEZE", "0.8", NULL);
+    add_writer(f, "slow", "recorder", "LEVEL", "system", "DELAY_FREEZE", "0.7", NULL);
     fixture_start(f);
     bring_to(f, "snapshot");
     AUTO_JSON json_t *done = fixture_run(f, "snapshot", set_args(f, "fail"));
@@ -388,6 +466,9 @@ int main(void)
         worker_test(a_writer_that_answers_for_others_is_not_retried),
         worker_test(a_writer_that_answers_out_of_turn_is_not_retried),
         worker_test(a_writer_that_adds_a_foreign_file_is_refused),
+        worker_test(a_writer_that_holds_nothing_freezes_last_and_thaws_first),
+        worker_test(a_log_that_says_no_moment_is_at_no_others_instant),
+        worker_test(a_thaw_after_a_failure_tells_that_nothing_was_taken),
         worker_test(in_report_mode_the_job_succeeds_and_the_status_tells),
         worker_test(a_veto_in_prepare_fails_the_job_and_raises_no_abort),
         worker_test(a_writer_that_died_before_prepare_is_not_passed_over),

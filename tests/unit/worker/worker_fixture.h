@@ -33,6 +33,7 @@ struct fixture {
     char dir[64], record[128];
     json_t *writers; /* configuration */
     json_t *limits;
+    json_t *restore_roots;
     json_t *metadata; /* result of the last metadata operation */
     json_t *incidents;
     int next_id;
@@ -48,6 +49,7 @@ static inline int fixture_setup(void **state)
     str_format(f->record, sizeof(f->record), "%s/record", f->dir);
     f->writers = json_array();
     f->limits = json_object();
+    f->restore_roots = json_array();
     f->incidents = json_array();
     f->core = f->agent = -1;
     *state = f;
@@ -93,8 +95,8 @@ static inline void fixture_start(struct fixture *f)
     AUTO_FREE char *staging = str_new("%s/staging", f->dir);
     mkdir(staging, 0711);
     AUTO_JSON json_t *start =
-        json_pack("{s:s, s:{s:O, s:O}, s:s, s:s, s:s}", "type", "start", "config", "writers", f->writers, "limits",
-                  f->limits, "node", "testhost", "staging", staging, "session", "0193b5a0-0000-7000-8000-000000000001");
+        json_pack("{s:s, s:{s:O, s:O, s:{s:O}}, s:s, s:s, s:s}", "type", "start", "config", "writers", f->writers, "limits",
+                  f->limits, "restore", "roots", f->restore_roots, "node", "testhost", "staging", staging, "session", "0193b5a0-0000-7000-8000-000000000001");
     assert_int_equal(ipc_send(f->agent, start, NULL, 0, NULL), 0);
 }
 
@@ -269,6 +271,7 @@ static inline int fixture_teardown(void **state)
     remove_tree(f->dir);
     json_decref(f->writers);
     json_decref(f->limits);
+    json_decref(f->restore_roots);
     json_decref(f->metadata);
     json_decref(f->incidents);
     free(f);

@@ -1,0 +1,298 @@
+// The catalog: what was backed up, how consistent it is, and the ways back: restore, verify.
+import { useState } from "preact/hooks";
+import { type ApiError, call, get, login } from "../api/client";
+import type { Backup, Job } from "../api/types";
+import { number, t, tn } from "../i18n";
+import { CompleteBadge, ConditionBadge, GradeBadge, may } from "../model/states";
+import { unsound } from "../model/protection";
+import { useData } from "../state/data";
+import { useList } from "../state/list";
+import { filter, go, route } from "../state/route";
+import { Badge, Button, CopyButton, Curl, curl, Dialog, Empty, Facts, Field, Head, Id, Link, Loading, Note, Panel, Sentinel, Time, Trouble } from "../ui/basics";
+import { absolute, bytes, shortId, span } from "../ui/format";
+import { Timeline } from "../ui/timeline";
+
+export function Backups({ path }: { path: string[] }) {
+  return path[0] ? path[1] === "restore" ? <Restore id={path[0]} /> : <OneBackup id={path[0]} /> : <BackupList />;
+}
+
+function BackupList() {
+  const { label = "", repository = "", shown = "" } = route.value.query;
+  const list = useList<Backup>(
+    `backups/${label}/${repository}`,
+    async (cursor) => get("/backups", { query: { limit: 100, cursor, label: label || undefined, repository: repository || undefined } as never }),
+    10_000,
+    ["backups"],
+  );
+  const known = useData("backups/known", async () => (await get("/backups", { query: { limit: 500, fields: "label,repository" } })).items, 60_000, ["backups"]).value ?? [];
+  const items = list.items?.filter((one) => !shown || String(one.complete) === shown);
+  const labels = [...new Set([...known.map((one) => one.label ?? ""), label])].filter(Boolean).sort();
+  const repositories = [...new Set([...known.map((one) => one.repository), repository])].filter(Boolean).sort();
+  return (
+    <>
+      <Head title={t("Backups")} lead={<span>{t("What lies in the repositories, and how far it can be trusted.")}</span>}>
+        {may(login.value?.role, "operator") && <Button kind="main" icon="plus" onClick={() => go(["new"])}>{t("New backup")}</Button>}
+      </Head>
+      {list.error && list.error.status !== 0 && <Trouble error={list.error} />}
+      {!list.items ? !list.error && <Loading /> : list.items.length === 0 && !label && !repository ? (
+        <Empty icon="backups" title={t("No backups yet")}>
+          <p>{t("What a backup job stores appears here, and what a scan of a repository finds.")}</p>
+          <Curl verb="POST" path="/backups" body={{ paths: ["/srv/data"], repository: "main", label: "nightly" }} />
+        </Empty>
+      ) : (
+        <>
+          <div class="filters">
+            <Filter name="label" title={t("Label")} value={label} options={labels} />
+            <Filter name="repository" title={t("Repository")} value={repository} options={repositories} />
+            <Filter name="shown" title={t("State")} value={shown} options={["true", "false"]} names={{ true: t("complete"), false: t("incomplete") }} />
+          </div>
+          <div class="panel flush sticky">
+            <table>
+              <caption class="hidden">{t("Backups, newest first")}</caption>
+              <thead>
+                <tr>
+                  <th scope="col">{t("Label")}</th>
+                  <th scope="col">{t("Made")}</th>
+                  <th scope="col">{t("State")}</th>
+                  <th scope="col" class="p2">{t("Grade")}</th>
+                  <th scope="col" class="p3 num">{t("Freeze window")}</th>
+                  <th scope="col" class="p2 num">{t("Size")}</th>
+                  <th scope="col" class="p3">{t("Repository")}</th>
+                </tr>
+              </thead>
+              <tbody>
+                {items!.map((backup) => (
+                  <tr key={backup.id}>
+                    <th scope="row"><Link to={["backups", backup.id]}>{backup.label ?? shortId(backup.id)}</Link></th>
+                    <td><Time at={backup.created_at} /></td>
+                    <td><CompleteBadge complete={backup.complete} /><ConditionBadge condition={backup.condition} /></td>
+                    <td class="p2"><GradeBadge grade={backup.consistency?.grade} /></td>
+                    <td class="p3 num">{backup.freeze ? span(backup.freeze.window_ms) : "–"}</td>
+                    <td class="p2 num">{bytes(backup.bytes)}</td>
+                    <td class="p3">{backup.repository}</td>
+                  </tr>
+                ))}
+              </tbody>
+            </table>
+            {list.more ? <Sentinel key={list.items.length} onSeen={list.loadMore} /> : <p class="small quiet foot">{tn(items!.length, "One backup.", "{n} backups.")}</p>}
+          </div>
+        </>
+      )}
+    </>
+  );
+}
+
+function Filter({ name, title, value, options, names = {} }: { name: string; title: string; value: string; options: string[]; names?: Record<string, string> }) {
+  return (
+    <div class="choice">
+      <label for={`filter-${name}`}>{title}</label>
+      <select id={`filter-${name}`} value={value} onChange={(event) => filter({ [name]: event.currentTarget.value })}>
+        <option value="" selected={!value}>{t("any")}</option>
+        {options.map((one) => <option key={one} value={one} selected={one === value}>{names[one] ?? one}</option>)}
+      </select>
+    </div>
+  );
+}
+
+export const useBackup = (id: string) => useData<Backup>(`backup/${id}`, () => get("/backups/{backup_id}", { params: { backup_id: id } }), 15_000, ["backups"]);
+
+function OneBackup({ id }: { id: string }) {
+  const data = useBackup(id);
+  const snapshots = useData(data.value?.session_id ? `snapshots/of/${data.value.session_id}` : null, async () => (await get("/snapshots", { query: { session: data.value!.session_id!, limit: 50 } })).items, 30_000, ["snapshots"]);
+  const [error, setError] = useState<ApiError | null>(null);
+  const [removing, remove] = useState(false);
+  const back = { to: ["backups"], name: t("Backups") };
+  const backup = data.value;
+  if (!backup) {
+    return (
+      <>
+        <Head title={t("Backup")} back={back} />
+        {data.error ? <Trouble error={data.error} /> : <Loading />}
+      </>
+    );
+  }
+  const role = login.value?.role;
+  const verify = async (): Promise<void> => {
+    try {
+      go(["jobs", ((await call("post", "/backups/{backup_id}/verify", { params: { backup_id: id } })) as Job).id]);
+    } catch (cause) {
+      setError(cause as ApiError);
+    }
+  };
+  /** The other way back: verb by verb, with the writers. */
+  const session = async (): Promise<void> => {
+    try {
+      const made = await call("post", "/sessions", { body: { kind: "restore", backup_id: id, ...(backup.label && { label: backup.label }), ...(!backup.complete && { accept_incomplete: true }) } });
+      go(["sessions", made.id]);
+    } catch (cause) {
+      setError(cause as ApiError);
+    }
+  };
+  const erase = async (): Promise<void> => {
+    try {
+      const job = (await call("delete", "/backups/{backup_id}", { params: { backup_id: id } })) as Job | undefined;
+      go(job ? ["jobs", job.id] : ["backups"]);
+    } catch (cause) {
+      setError(cause as ApiError);
+      remove(false);
+    }
+  };
+  return (
+    <>
+      <Head title={backup.label ?? t("Backup {id}", { id: shortId(backup.id) })} back={back} lead={<><CompleteBadge complete={backup.complete} /><ConditionBadge condition={backup.condition} /><GradeBadge grade={backup.consistency?.grade} /><Time at={backup.created_at} /><span>{bytes(backup.bytes)}</span></>}>
+        {may(role, "restorer") && <Button kind="main" onClick={() => go(["backups", id, "restore"])}>{t("Restore")}</Button>}
+        {may(role, "restorer") && backup.components.length > 0 && <Button onClick={session}>{t("Restore with its writers")}</Button>}
+        {may(role, "operator", "restorer") && <Button icon="ok" onClick={verify}>{t("Verify")}</Button>}
+        {may(role, "admin") && role === "admin" && <Button kind="danger" icon="trash" onClick={() => remove(true)}>{t("Delete")}</Button>}
+      </Head>
+      <Trouble error={error} />
+      {!backup.complete && (
+        <Note tone="warn" icon="warn">
+          <strong>{t("This backup is not complete.")}</strong> {backup.reason}
+          <p>{t("What was copied is kept; restoring it has to accept that.")}</p>
+        </Note>
+      )}
+      {unsound(backup) && (
+        <Note tone="bad" icon="failed">
+          <strong>{backup.condition === "missing" ? t("This backup is gone from its repository.") : t("This backup is damaged.")}</strong> {backup.condition_reason}
+        </Note>
+      )}
+      <Panel title={t("Facts")}>
+        <Facts
+          items={[
+            [t("Repository"), <Link to={["repositories"]}>{backup.repository}</Link>],
+            [t("Type"), backup.type && t(backup.type)],
+            [t("Files"), backup.files === null ? null : number(backup.files)],
+            [t("Bytes"), bytes(backup.bytes)],
+            [t("Made at"), absolute(Date.parse(backup.created_at))],
+            [t("Checked"), backup.checked_at ? absolute(Date.parse(backup.checked_at)) : t("never")],
+            [t("One instant"), backup.consistency && (backup.consistency.one_instant ? t("yes, all of it shows the same moment") : t("no"))],
+            [t("Told in the repository"), backup.sealed ? <Badge tone="ok" icon="ok">{t("yes")}</Badge> : <Badge tone="warn" icon="pending">{t("not yet")}</Badge>],
+            [t("Session"), backup.session_id && <Link to={["sessions", backup.session_id]}>{shortId(backup.session_id)}</Link>],
+            [t("Id"), <Id id={backup.id} />],
+          ]}
+        />
+      </Panel>
+      {backup.freeze && (
+        <Panel title={t("Quiesce timeline")}>
+          <Timeline window={backup.freeze} components={backup.components} />
+        </Panel>
+      )}
+      {backup.components.length > 0 && (
+        <Panel title={t("Components")} flush>
+          <table>
+            <thead><tr><th scope="col">{t("Component")}</th><th scope="col">{t("Grade")}</th><th scope="col" class="p2">{t("Why")}</th><th scope="col" class="p3">{t("Stamp")}</th></tr></thead>
+            <tbody>
+              {backup.components.map((one) => (
+                <tr key={one.id}>
+                  <th scope="row">{one.writer} / {one.name}<div class="small quiet">{one.type}</div></th>
+                  <td><GradeBadge grade={one.grade} /></td>
+                  <td class="p2 quiet">{one.grade_reason}</td>
+                  <td class="p3"><code class="small">{one.backup_stamp ?? "–"}</code></td>
+                </tr>
+              ))}
+            </tbody>
+          </table>
+        </Panel>
+      )}
+      {Boolean(backup.consistency?.paths.length) && (
+        <Panel title={t("Paths")} flush>
+          <table>
+            <tbody>
+              {backup.consistency!.paths.map((one) => <tr key={one.path}><th scope="row"><code>{one.path}</code></th><td><GradeBadge grade={one.grade} /></td><td class="p2 quiet">{one.reason}</td></tr>)}
+            </tbody>
+          </table>
+        </Panel>
+      )}
+      {Boolean(snapshots.value?.length) && (
+        <Panel title={t("Snapshots of its session")}>
+          <ul class="plain-list">{snapshots.value!.map((one) => <li key={one.id}><Link to={["snapshots", one.id]} class="row-link"><code>{one.volume}</code><span class="quiet">{one.provider}</span></Link></li>)}</ul>
+        </Panel>
+      )}
+      {removing && (
+        <Dialog title={t("Delete this backup?")} onClose={() => remove(false)}>
+          <p>{t("The stored data is removed from the repository, and then the entry here. It cannot be brought back.")}</p>
+          <Facts items={[[t("Label"), backup.label], [t("Made at"), absolute(Date.parse(backup.created_at))], [t("Bytes"), bytes(backup.bytes)]]} />
+          <div class="dialog-foot">
+            <Button onClick={() => remove(false)}>{t("Keep it")}</Button>
+            <Button kind="danger" icon="trash" onClick={erase}>{t("Delete the backup")}</Button>
+          </div>
+        </Dialog>
+      )}
+    </>
+  );
+}
+
+function Restore({ id }: { id: string }) {
+  const data = useBackup(id);
+  const [target, setTarget] = useState("");
+  const [paths, setPaths] = useState("");
+  const [everything, setEverything] = useState(true);
+  const [overwrite, setOverwrite] = useState(false);
+  const [accept, setAccept] = useState(false);
+  const [error, setError] = useState<ApiError | null>(null);
+  const backup = data.value;
+  const back = { to: ["backups", id], name: backup?.label ?? t("Backup") };
+  if (!backup) return <>{<Head title={t("Restore")} back={back} />}{data.error ? <Trouble error={data.error} /> : <Loading />}</>;
+  const body = {
+    target: target.trim(),
+    paths: everything ? [] : paths.split("\n").map((line) => line.trim()).filter(Boolean),
+    overwrite,
+    accept_incomplete: accept,
+  };
+  const why = !body.target ? t("Say where to first.") : !backup.complete && !accept ? t("The backup is not complete: accept that first.") : !everything && !body.paths.length ? t("Name the paths, or take everything.") : null;
+  const start = async (): Promise<void> => {
+    try {
+      go(["jobs", ((await call("post", "/backups/{backup_id}/restore", { params: { backup_id: id }, body })) as Job).id]);
+    } catch (cause) {
+      setError(cause as ApiError);
+    }
+  };
+  return (
+    <>
+      <Head title={t("Restore files")} back={back} lead={<><CompleteBadge complete={backup.complete} /><ConditionBadge condition={backup.condition} /><GradeBadge grade={backup.consistency?.grade} /><span>{absolute(Date.parse(backup.created_at))}</span></>} />
+      <div class="wizard">
+        <form
+          onSubmit={(event) => {
+            event.preventDefault();
+            if (!why) void start();
+          }}
+        >
+          <Panel title={t("What")}>
+            <fieldset>
+              <legend class="hidden">{t("What")}</legend>
+              <label class="check"><input type="radio" name="what" checked={everything} onChange={() => setEverything(true)} /><span>{t("Everything")} <span class="quiet">{backup.files !== null && tn(backup.files, "{n} file", "{n} files")}, {bytes(backup.bytes)}</span></span></label>
+              <label class="check"><input type="radio" name="what" checked={!everything} onChange={() => setEverything(false)} /><span>{t("Some paths")}</span></label>
+            </fieldset>
+            {!everything && (
+              <Field label={t("Original paths, one a line")} hint={t("As they were on the host when they were backed up; a directory brings all beneath it.")}>
+                {(field) => <textarea id={field} rows={4} spellcheck={false} value={paths} onInput={(event) => setPaths(event.currentTarget.value)} />}
+              </Field>
+            )}
+          </Panel>
+          <Panel title={t("Where to")}>
+            <Field label={t("Target directory")} hint={t("Beneath one of the configured restore.roots. Each file keeps its whole path beneath it.")}>
+              {(field) => <input id={field} spellcheck={false} placeholder="/srv/restored" value={target} onInput={(event) => setTarget(event.currentTarget.value)} />}
+            </Field>
+            <label class="check"><input type="checkbox" checked={overwrite} onChange={(event) => setOverwrite(event.currentTarget.checked)} /><span>{t("Replace files that are there already")}</span></label>
+            {!backup.complete && <label class="check"><input type="checkbox" checked={accept} onChange={(event) => setAccept(event.currentTarget.checked)} /><span>{t("Accept that this backup is not complete")}</span></label>}
+          </Panel>
+        </form>
+        <aside>
+          <Panel title={t("Before it begins")}>
+            <ul class="plan-list">
+              <li><span>{t("Files are read from the repository, checked against the manifest, and only then moved to their places.")}</span></li>
+              <li><span>{overwrite ? t("Files that are there already are replaced.") : t("Nothing that is there is replaced: the restore fails instead.")}</span></li>
+              <li><span>{t("Applications are told nothing. To bring a component back with its writer, take Restore with its writers on the page before.")}</span></li>
+            </ul>
+            <Trouble error={error} />
+            <div class="dialog-foot">
+              <CopyButton text={curl("POST", `/backups/${id}/restore`, body)}>{t("Copy as curl")}</CopyButton>
+              <Button kind="main" icon="play" why={why} onClick={start}>{t("Start the restore")}</Button>
+            </div>
+          </Panel>
+        </aside>
+      </div>
+    </>
+  );
+}
