@@ -19,24 +19,49 @@ def parameters(phases):
             for cell in cells.ALL if cell[2] in phases]
 
 
+class Runner:
+    """A rig that dies fails the cell it died in, with its words; the next cell gets a rig of its own."""
+
+    def __init__(self, words):
+        self.words, self.process = words, None
+
+    def play(self, cell):
+        if self.process is None:
+            self.begin()
+        try:
+            self.process.stdin.write(json.dumps(cell) + "\n")
+            self.process.stdin.flush()
+            line = self.process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            self.process.wait(120)
+            self.process = None
+            pytest.fail("the rig is gone: " + self.words.read_text(errors="replace")[-3000:])
+        return json.loads(line)
+
+    def begin(self):
+        with open(self.words, "wb") as words:
+            self.process = subprocess.Popen(["/usr/bin/python3", HERE / "run.py"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=words, text=True)
+
+    def end(self):
+        if self.process is None:
+            return
+        self.process.stdin.close()
+        left = self.process.stdout.read()
+        assert self.process.wait(120) == 0 and not left, left + self.words.read_text(errors="replace")[-3000:]
+
+
 @pytest.fixture(scope="module")
-def runner():
+def runner(tmp_path_factory):
     if os.geteuid() != 0:
         pytest.skip("loop-mounted file systems need root")
-    process = subprocess.Popen(["/usr/bin/python3", HERE / "run.py"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    yield process
-    process.stdin.close()
-    left = process.stdout.read()
-    assert process.wait(120) == 0 and not left, left
+    runner = Runner(tmp_path_factory.mktemp("rig") / "words")
+    yield runner
+    runner.end()
 
 
 @pytest.fixture
 def judged(runner):
     """What became of a cell."""
-    def play(cell):
-        runner.stdin.write(json.dumps(cell) + "\n")
-        runner.stdin.flush()
-        line = runner.stdout.readline()
-        assert line, "the rig is gone: see its words above"
-        return json.loads(line)
-    return play
+    return runner.play

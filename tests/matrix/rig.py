@@ -2,6 +2,7 @@
 
 Whoever builds a rig must be the subreaper of its processes (run.py is): whatever a dead daemon leaves behind then comes to
 light as a descendant of ours."""
+import contextlib
 import ctypes
 import glob
 import http.client
@@ -146,7 +147,7 @@ class Rig:
         return point
 
     def helper(self, *command, **more):
-        helper = subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL, start_new_session=True, **more)
+        helper = subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL, stdout=sys.stderr, start_new_session=True, **more)  # results only on ours
         self.helpers.append(helper)
         return helper
 
@@ -297,8 +298,12 @@ limits: {{freeze_seconds: {FREEZE_SECONDS}, drain_seconds: 3, writer_seconds: {{
 
     def destroy(self):
         self.stop()
-        for role, entry in of_daemon():
-            os.kill(entry["pid"], signal.SIGKILL)
+        deadline = time.monotonic() + 20  # whoever is killed within a system call holds its files until that returns
+        while of_daemon() and time.monotonic() < deadline:
+            for _, entry in of_daemon():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(entry["pid"], signal.SIGKILL)
+            time.sleep(0.05)
         for helper in self.helpers:
             helper.kill()
             helper.wait()

@@ -7,6 +7,8 @@ import pathlib
 import shutil
 import time
 
+import psycopg2
+
 import postgresql_server
 from service_manager import Manager
 
@@ -44,7 +46,14 @@ class Still:
         self.server.query(f"DELETE FROM t WHERE i > {BEFORE}")
 
     def runs(self):
-        return self.manager.idle and self.server.process.poll() is None
+        return self.manager.idle and self.server.process.poll() is None and self.answers()
+
+    def answers(self):
+        """A server that recovers, or that is about to end, lives and refuses."""
+        try:
+            return bool(self.server.query("SELECT 1"))
+        except psycopg2.Error:
+            return False
 
     def rows(self):
         return self.server.query("SELECT count(*) FROM t")[0][0]
