@@ -261,8 +261,17 @@ class Cell:
         status, view = self.rig.api.patient("POST", "/backups", self.body(COMPONENTS if self.kind == "restore" else COMPONENTS[:2]))
         assert status == 202, f"the next backup: {status} {view}"
         view = self.rig.api.ended(view["id"], END_SECONDS)
+        if self.follows_the_hint(view):
+            return self.backup()
         assert view["state"] == "succeeded", f"the next backup {view['state']}: {view['error']}"
         return view
+
+    def follows_the_hint(self, view):
+        """A stopped role is replaced a second later, and the job that was begun meanwhile with it: its word is true, and what it
+        advises is done, once."""
+        follows = self.signal == "SIGSTOP" and self.interrupted(view) and not self.again
+        self.again = self.again or follows
+        return follows
 
     def restore_and_read(self, backup, postgresql):
         target = self.fresh_target()
@@ -274,8 +283,7 @@ class Cell:
         if not self.expect(status == 202, f"restore of a backup that succeeded: {status} {view}"):
             return
         view = self.rig.api.ended(view["id"], END_SECONDS)
-        if self.signal == "SIGSTOP" and self.interrupted(view) and not self.again:
-            self.again = True  # the stopped role was replaced only now, and this job with it: its word is true, and its hint is followed
+        if self.follows_the_hint(view):
             self.restore_into(target, backup, paths, postgresql)
         elif self.expect(view["state"] == "succeeded", f"restore of a backup that succeeded: {view['error']}"):
             self.judge_restored(target, postgresql)
