@@ -111,6 +111,7 @@
     POINT("worker.unexpose", "operation")                                                                              \
     POINT("provider.unexpose", "the provider cannot unmount a snapshot")                                               \
     POINT("worker.list_files", "operation")                                                                            \
+    POINT("worker.list_backup_files", "operation")                                                                     \
     POINT("worker.archive", "operation")                                                                               \
     POINT("mover.read_out", "the mover child has listed an entry of a snapshot, and not read it")                      \
     POINT("worker.revert_check", "operation")                                                                          \

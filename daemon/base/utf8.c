@@ -1,5 +1,8 @@
 #include "base/utf8.h"
 
+#include <stdio.h>
+#include <string.h>
+
 #include "base/cleanup.h"
 
 /* RFC 3629, section 4: what may follow a first byte. */
@@ -27,4 +30,24 @@ size_t utf8_span(const char *text, size_t left)
         return row->length;
     }
     return 0;
+}
+
+void utf8_escape(char *ret, size_t size, const char *text)
+{
+    size_t at = strlen(ret);
+    for (size_t left = strlen(text); left;) {
+        size_t span = utf8_span(text, left);
+        if (span == 1 && ((unsigned char)*text < 0x20 || *text == 0x7f || *text == '\\'))
+            span = 0;
+        if (at + (span ? span : 4) >= size)
+            break;
+        if (span)
+            memcpy(ret + at, text, span);
+        else
+            snprintf(ret + at, size - at, "\\x%02x", (unsigned char)*text);
+        at += span ? span : 4;
+        text += span ? span : 1;
+        left -= span ? span : 1;
+    }
+    ret[at] = '\0';
 }

@@ -148,6 +148,16 @@ static int show(struct ctl *ctl, int argc, char **argv)
     return argc == 1 ? on_one(ctl, "GET", argv[0], "", false) : ctl_usage("backup show takes one id");
 }
 
+static int files(struct ctl *ctl, int argc, char **argv)
+{
+    static const char *const columns[] = {"type", "mode", "uid", "gid", "#bytes", "@modified_at", "name", "target", NULL};
+    if (argc < 1 || argc > 2)
+        return ctl_usage(argc ? "unexpected argument %s: backup files takes BACKUP [PATH]" : "BACKUP is missing: backup files takes BACKUP [PATH]", argc ? argv[2] : "");
+    AUTO_FREE char *escaped = client_escape(argv[0]), *path = str_new("/backups/%s/files", escaped);
+    AUTO_JSON json_t *filters = json_pack("{s:s}", "path", argc == 2 ? argv[1] : "/");
+    return answer_list(ctl, path, filters, columns);
+}
+
 static int drop(struct ctl *ctl, int argc, char **argv)
 {
     return argc == 1 ? on_one(ctl, "DELETE", argv[0], "", true) : ctl_usage("backup delete takes one id");
@@ -187,6 +197,7 @@ static int restore(struct ctl *ctl, int argc, char **argv)
 static const struct command rows[] = {
     {"backups", NULL, "[NAME=VALUE…]", "the catalog, newest first", list},
     {"backup", "show", "BACKUP", "one backup", show},
+    {"backup", "files", "BACKUP [PATH]", "what one directory of it holds (without PATH, the top): what restore --path can name", files},
     {"backup", "delete", "BACKUP", "remove one from its repository", drop},
     {"backup", NULL, WHAT, "make a backup: frozen, snapshot, thawed, copied, completed", backup},
     {"plan", NULL, "as backup", "what a backup would do, and its freeze window; nothing is run", plan},

@@ -53,6 +53,7 @@ static const struct {
     {"GET /backups", "backups"},
     {"POST /backups", "backup"},
     {"GET /backups/{}", "backup show BACKUP"},
+    {"GET /backups/{}/files", "backup files BACKUP"},
     {"DELETE /backups/{}", "backup delete BACKUP"},
     {"POST /backups/{}/restore", "restore BACKUP TARGET"},
     {"POST /backups/{}/verify", "verify BACKUP"},

@@ -147,6 +147,7 @@ void engine_snapshot_set_delete(struct engine *, const struct engine_request *, 
 void engine_backup_create(struct engine *, const struct engine_request *, engine_answer_fn, void *);
 void engine_backup_list(struct engine *, const struct engine_request *, engine_answer_fn, void *);
 void engine_backup_get(struct engine *, const struct engine_request *, engine_answer_fn, void *);
+void engine_backup_files(struct engine *, const struct engine_request *, engine_answer_fn, void *); /* query: path, limit, cursor */
 void engine_backup_delete(struct engine *, const struct engine_request *, engine_answer_fn, void *);
 void engine_backup_restore(struct engine *, const struct engine_request *, engine_answer_fn, void *);
 void engine_backup_verify(struct engine *, const struct engine_request *, engine_answer_fn, void *);

@@ -82,6 +82,7 @@ struct engine {
     json_t *clashes;           /* in words: of those made over the API, what is in the way of the configuration's; or NULL */
     struct snapshot_admin *admins; /* calls that have snapshots in hand */
     size_t n_plans;            /* validate_only in hand: each has a worker */
+    size_t n_backup_looks;     /* GET /backups/{id}/files in hand: the same */
     size_t n_roots;            /* GetRootAndLogicalPrefixPaths in hand: the same */
     void (*when_recovered)(void *);
     void *when_recovered_arg;
@@ -204,6 +205,7 @@ void task_hold_job(struct task *task, struct job *job);
 void task_start(struct task *task, struct serial *serial, void (*run)(struct task *task));
 /* Ends: answers (when there is somebody) and lets the next task of the serial run. */
 void task_answer(struct task *task, int status, json_t *body /* taken */);
+void task_answer_page(struct task *task, const json_t *page); /* 200 with a worker's {"items","next"?}; somebody waits for it */
 void task_done(struct task *task);
 void task_fail(struct task *task, const struct err *err);
 void task_fail_extra(struct task *task, const struct err *err, json_t *extra /* taken */);
@@ -265,6 +267,8 @@ void successes_write(const struct successes *successes, struct openmetrics *text
 json_t *rest_take(json_t *object, const char *const *path, const char *const *names, bool those);
 
 /* --- lists.c --- */
+/* ?path= of a call that looks into a snapshot or a backup: E_INVALIDARG when it is none. */
+int directory_path_check(const char *path, struct err *err);
 /* Answers a page of records: filters and keyset cursor from request->query, each row through view (may be NULL). */
 typedef json_t *(*list_view_fn)(struct engine *engine, json_t *doc);
 void list_answer(struct engine *engine, const struct engine_request *request, engine_answer_fn answer, void *arg,

@@ -48,3 +48,8 @@ void list_answer(struct engine *engine, const struct engine_request *request, en
     const struct engine_answer page = {.status = 200, .body = body, .next_cursor = more ? cursor : NULL};
     answer(arg, &page);
 }
+
+int directory_path_check(const char *path, struct err *err)
+{
+    return str_eq(path, "/") || path_is_canonical(path) ? 0 : err_invalid(err, "?path", "must begin with '/', without '.', '..' or empty parts");
+}

@@ -172,6 +172,17 @@ void task_answer(struct task *task, int status, json_t *body)
     task_done(task);
 }
 
+void task_answer_page(struct task *task, const json_t *page)
+{
+    const char *next = json_str(page, "next", NULL);
+    json_t *items = json_object_get(page, "items");
+    AUTO_JSON json_t *body = json_pack("{s:o, s:s?}", "items", items ? json_incref(items) : json_array(), "next_cursor", next);
+    const struct engine_answer answer = {.status = 200, .body = body, .next_cursor = next};
+    task->answer(task->answer_arg, &answer);
+    task->answer = NULL;
+    task_done(task);
+}
+
 void task_fail_extra(struct task *task, const struct err *err, json_t *extra)
 {
     if (task->answer) {

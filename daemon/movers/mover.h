@@ -8,6 +8,8 @@
 
 #include "base/err.h"
 
+struct manifest; /* movers/payload/manifest.h */
+
 struct mover_progress {
     int64_t bytes_done, bytes_total; /* total -1 = unknown */
     int64_t files_done, files_total;
@@ -88,6 +90,8 @@ struct mover {
     int (*restore)(const struct mover_restore *request, const struct mover_host *host, json_t **ret_result, struct err *err);
     /* Check the stored data. ret_result: {"files","bytes","damaged":[{"path","reason"}]}. Required. */
     int (*verify)(const json_t *repository, const char *backup_id, const char *data_id, const struct mover_host *host, json_t **ret_result, struct err *err);
+    /* What the backup holds, entry by entry, as its manifest in the repository has it. Required. */
+    int (*manifest)(const json_t *repository, const char *backup_id, const struct mover_host *host, struct manifest *ret, struct err *err);
     /* Writes what the catalog says of a backup beside its data, in place of what an earlier call wrote: at any instant the
      * one or the other can be read. seal: {"version":1,"complete","reason","sealed_at","document"}. VSS_E_OBJECT_NOT_FOUND
      * when the backup is not there. Required. */

@@ -19,6 +19,7 @@
 #include "movers/limits.h"
 #include "movers/mount_view.h"
 #include "movers/mover.h"
+#include "movers/payload/listing.h"
 #include "movers/payload/stage.h"
 #include "movers/read_out/read_out.h"
 #include "movers/seen.h"
@@ -247,6 +248,19 @@ static int verb_verify(const struct call *call, json_t **ret, struct err *err)
                : 0;
 }
 
+/* One directory of what the backup holds. */
+static int verb_files(const struct call *call, json_t **ret, struct err *err)
+{
+    CLEANUP(manifest_clear) struct manifest manifest = {0};
+    const struct listing asked = {.path = json_str(call->request, "path", "/"),
+                                  .after = json_str(call->request, "after", NULL),
+                                  .limit = json_int(call->request, "limit", 50)};
+    return open_for(call, err) || call->mover->manifest(call->repository, call->backup_id, call->host, &manifest, err) ||
+                   listing_page(&manifest, &asked, ret, err)
+               ? -1
+               : 0;
+}
+
 static int verb_list(const struct call *call, json_t **ret, struct err *err)
 {
     json_t *items = NULL;
@@ -321,7 +335,7 @@ struct verb {
 static const struct verb verbs[] = {{"run", verb_run, true},   {"restore", verb_restore, false}, {"verify", verb_verify, true},
                                     {"list", verb_list, false}, {"remove", verb_remove, false},   {"open", verb_open, false},
                                     {"probe", verb_probe, false}, {"sweep", verb_sweep, false},   {"seal", verb_seal, false},
-                                    {"tidy", verb_tidy, false}};
+                                    {"tidy", verb_tidy, false},    {"files", verb_files, false}};
 
 /* A backup's limits come in the request, whole: the worker has put them together with the repository's. */
 static int run_verb(const struct verb *verb, struct call *call, json_t **ret, struct err *err)

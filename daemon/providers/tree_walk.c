@@ -108,37 +108,17 @@ void dirchain_clear(struct dirchain *chain)
     *chain = (struct dirchain){0};
 }
 
-void tree_escape(char *ret, size_t size, const char *text)
-{
-    size_t at = strlen(ret);
-    for (size_t left = strlen(text); left;) {
-        size_t span = utf8_span(text, left);
-        if (span == 1 && ((unsigned char)*text < 0x20 || *text == 0x7f || *text == '\\'))
-            span = 0;
-        if (at + (span ? span : 4) >= size)
-            break;
-        if (span)
-            memcpy(ret + at, text, span);
-        else
-            snprintf(ret + at, size - at, "\\x%02x", (unsigned char)*text);
-        at += span ? span : 4;
-        text += span ? span : 1;
-        left -= span ? span : 1;
-    }
-    ret[at] = '\0';
-}
-
 char *tree_walk_where(const struct tree_walk *walk, const char *name, char *ret, size_t size)
 {
     ret[0] = '\0';
-    tree_escape(ret, size, walk->root ? walk->root : "");
+    utf8_escape(ret, size, walk->root ? walk->root : "");
     for (size_t i = 1; i < walk->n_levels; i++) {
-        tree_escape(ret, size, "/");
-        tree_escape(ret, size, walk->levels[i].name);
+        utf8_escape(ret, size, "/");
+        utf8_escape(ret, size, walk->levels[i].name);
     }
     if (name) {
-        tree_escape(ret, size, "/");
-        tree_escape(ret, size, name);
+        utf8_escape(ret, size, "/");
+        utf8_escape(ret, size, name);
     }
     return ret;
 }

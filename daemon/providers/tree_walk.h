@@ -76,7 +76,5 @@ int tree_walk_run(struct tree_walk *walk, int root_fd, const char *root, struct 
 int tree_walk_poll(struct tree_walk *walk, struct err *err);
 /* "/srv/data/a/b": where the walk stands, with name (may be NULL) appended; bytes that do not print become \xNN. */
 char *tree_walk_where(const struct tree_walk *walk, const char *name, char *ret, size_t size);
-/* Appends text to ret with bytes that are no printable UTF-8 written as \xNN. */
-void tree_escape(char *ret, size_t size, const char *text);
 /* The HRESULT of a failed system call inside a provider. */
 uint32_t provider_hresult(int errnum);

@@ -14,7 +14,7 @@
 #include "base/clock.h"
 #include "base/jsonspec.h"
 #include "base/str.h"
-#include "providers/tree_walk.h"
+#include "base/utf8.h"
 #include "worker/context.h"
 #include "worker/stored.h"
 
@@ -44,7 +44,7 @@ static int open_directory(int tree, const char *path, struct err *err)
 static void insert(struct page *page, const char *name)
 {
     char shown[NAME_SIZE] = "";
-    tree_escape(shown, sizeof(shown), name);
+    utf8_escape(shown, sizeof(shown), name);
     if (strcmp(shown, page->after) <= 0 || (page->n > page->limit && strcmp(shown, page->entries[page->n - 1].shown) >= 0))
         return;
     size_t at = page->n;
@@ -80,7 +80,7 @@ static json_t *describe(int dir, const struct entry *entry)
     ssize_t n = is_link ? readlinkat(dir, entry->name, link, PATH_MAX) : -1;
     if (n >= 0) {
         link[n] = '\0';
-        tree_escape(target, sizeof(target), link);
+        utf8_escape(target, sizeof(target), link);
     }
     str_format(mode, sizeof(mode), "%04o", (unsigned)(stat.st_mode & 07777));
     clock_rfc3339((int64_t)stat.st_mtim.tv_sec * 1000 + stat.st_mtim.tv_nsec / 1000000, modified);

@@ -70,6 +70,11 @@ int operation_seal(struct worker *worker, const json_t *args, json_t *result, st
     return 0;
 }
 
+int operation_list_backup_files(struct worker *worker, const json_t *args, json_t *result, struct err *err)
+{
+    return run_into(worker, "files", args, result, err);
+}
+
 int operation_remove_backup(struct worker *worker, const json_t *args, json_t *result, struct err *err)
 {
     return run_into(worker, "remove", args, result, err);

@@ -78,6 +78,7 @@ int operation_remove_snapshot(struct worker *, const json_t *, json_t *, struct 
 int operation_expose(struct worker *, const json_t *, json_t *, struct err *);
 int operation_unexpose(struct worker *, const json_t *, json_t *, struct err *);
 int operation_list_files(struct worker *, const json_t *, json_t *, struct err *);
+int operation_list_backup_files(struct worker *, const json_t *, json_t *, struct err *);
 int operation_archive(struct worker *, const json_t *, json_t *, struct err *);
 int operation_revert_check(struct worker *, const json_t *, json_t *, struct err *);
 int operation_revert(struct worker *, const json_t *, json_t *, struct err *);

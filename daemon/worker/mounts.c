@@ -9,6 +9,7 @@
 #include "base/cleanup.h"
 #include "base/jsonspec.h"
 #include "base/str.h"
+#include "base/utf8.h"
 #include "providers/place.h"
 #include "providers/tree.h"
 #include "worker/volumes.h"
@@ -85,7 +86,7 @@ static void add_nested(json_t *paths, const char *root, const char *path)
     char escaped[PATH_MAX] = "";
     if (str_eq(path, root) || !path_beneath(path, root) || strstr(path, "/" PLACE_NAME "/"))
         return;
-    tree_escape(escaped, sizeof(escaped), path);
+    utf8_escape(escaped, sizeof(escaped), path);
     for (size_t i = 0; i < json_array_size(paths); i++)
         if (str_eq(json_string_value(json_array_get(paths, i)), escaped))
             return;

@@ -16,6 +16,7 @@
 #include "base/jsonspec.h"
 #include "base/str.h"
 #include "base/superblock.h"
+#include "base/utf8.h"
 #include "providers/place.h"
 #include "worker/btrfs_room.h"
 #include "worker/mounts.h"
@@ -173,9 +174,9 @@ int volumes_list(const struct provider_environment *env, json_t **ret, struct er
         struct provider_match match = {0};
         char why[600], path[PATH_MAX] = "", mount_point[PATH_MAX] = "", source[PATH_MAX] = "";
         const struct provider *provider = best_provider(env, &volumes[i], &match, why, sizeof(why));
-        tree_escape(path, sizeof(path), provider ? match.volume : volumes[i].path);
-        tree_escape(mount_point, sizeof(mount_point), volumes[i].mount_point);
-        tree_escape(source, sizeof(source), volumes[i].source);
+        utf8_escape(path, sizeof(path), provider ? match.volume : volumes[i].path);
+        utf8_escape(mount_point, sizeof(mount_point), volumes[i].mount_point);
+        utf8_escape(source, sizeof(source), volumes[i].source);
         json_t *item = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s?, s:s}", "path", path, "mount_point", mount_point,
                                  "fs_type", volumes[i].fs_type, "source", source, "superblock", volumes[i].superblock,
                                  "provider", provider ? provider->name : NULL, "reason", why);

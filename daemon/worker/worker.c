@@ -52,6 +52,7 @@ static const struct operation {
     {"expose", operation_expose},
     {"unexpose", operation_unexpose},
     {"list_files", operation_list_files},
+    {"list_backup_files", operation_list_backup_files},
     {"archive", operation_archive},
     {"revert_check", operation_revert_check},
     {"revert", operation_revert},

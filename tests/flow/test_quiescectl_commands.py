@@ -89,6 +89,7 @@ def use_the_catalog(ctl, backup):
     place = ctl.node.place
     assert ctl.json("backups")[0]["id"] == backup and ctl.json("backup", "show", backup)["complete"] is True
     assert ctl.json("verify", backup)["state"] == "succeeded"
+    assert "app.db" in [entry["name"] for entry in ctl.json("backup", "files", backup, place / "data")]
     assert ctl.json("restore", backup, place / "restored")["result"]["verified"] is True
     assert ctl.json("plan", "--repository", "main", "--path", place / "data")["refusals"] == []
     another = ctl.json("backup", "--repository", "main", "--path", place / "data" / "file", "--label", "files", "--limit", "nice=10", "--limit=io_class=idle", "--wait")["result"]["backup_id"]

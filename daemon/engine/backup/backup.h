@@ -72,6 +72,8 @@ void catalog_put(struct store_batch *batch, json_t *backup, enum seal_state seal
 int restore_path_allowed(struct engine *engine, const char *path, const char *pointer, struct err *err);
 /* An incomplete backup is restored only when its caller accepts that. */
 int restore_accepts(const json_t *backup, bool accepted, struct err *err);
+/* The record that the call names, as far as its caller may see it. New reference; answers and returns NULL when there is none. */
+json_t *backup_read(struct engine *engine, const struct engine_request *request, engine_answer_fn answer, void *arg);
 /* {"repository","backup_id","data_id"} for a worker; NULL with err when the repository is not known. */
 json_t *backup_for_worker(struct engine *engine, const json_t *backup, struct err *err);
 /* Is a job under way that removes it? */

@@ -123,7 +123,7 @@ void engine_backup_list(struct engine *engine, const struct engine_request *requ
     list_answer(engine, request, answer, arg, &query, view);
 }
 
-static json_t *backup_read(struct engine *engine, const struct engine_request *request, engine_answer_fn answer, void *arg)
+json_t *backup_read(struct engine *engine, const struct engine_request *request, engine_answer_fn answer, void *arg)
 {
     struct err err;
     json_t *doc = NULL;

@@ -47,8 +47,6 @@ struct snapshot_admin *snapshot_admin_begin(struct engine *engine, const struct 
 /* The same to look into it; E_OUTOFMEMORY with Retry-After when too many do. */
 struct snapshot_admin *snapshot_admin_read(struct engine *engine, const struct engine_request *request, engine_answer_fn answer, void *arg,
                                            enum admin_use use);
-/* ?path= of a call that looks into a snapshot. */
-int snapshot_path_check(const char *path, struct err *err);
 json_t *snapshot_admin_row(const struct snapshot_admin *admin); /* borrowed */
 /* Answers the call; what it has in hand stays so until snapshot_admin_end. */
 void snapshot_admin_answer(struct snapshot_admin *admin, const struct engine_answer *answer);

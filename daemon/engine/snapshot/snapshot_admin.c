@@ -519,27 +519,13 @@ struct snapshot_admin *snapshot_admin_read(struct engine *engine, const struct e
     return NULL;
 }
 
-int snapshot_path_check(const char *path, struct err *err)
-{
-    return str_eq(path, "/") || path_is_canonical(path) ? 0 : err_invalid(err, "?path", "must begin with '/', without '.', '..' or empty parts");
-}
-
 static void listed(void *arg, const struct worker_reply *reply)
 {
     struct snapshot_admin *admin = arg;
-    if (reply->err) {
+    if (reply->err)
         admin_fail(admin, reply->err, NULL);
-        return;
-    }
-    const char *next = json_str(reply->result, "next", NULL);
-    json_t *items = json_object_get(reply->result, "items");
-    json_t *body = json_pack("{s:o, s:s?}", "items", items ? json_incref(items) : json_array(), "next_cursor", next);
-    const struct engine_answer page = {.status = 200, .body = body, .next_cursor = next};
-    struct task *task = admin_free(admin);
-    task->answer(task->answer_arg, &page);
-    task->answer = NULL;
-    task_done(task);
-    json_decref(body);
+    else
+        task_answer_page(admin_free(admin), reply->result);
 }
 
 void engine_snapshot_files(struct engine *engine, const struct engine_request *request, engine_answer_fn answer, void *arg)
@@ -547,7 +533,7 @@ void engine_snapshot_files(struct engine *engine, const struct engine_request *r
     static const struct worker_handlers handlers = {.done = listed};
     struct err err;
     const char *path = json_str(request->query, "path", "/");
-    if (snapshot_path_check(path, &err)) {
+    if (directory_path_check(path, &err)) {
         answer_error(answer, arg, &err);
         return;
     }

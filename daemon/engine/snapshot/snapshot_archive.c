@@ -153,7 +153,7 @@ void engine_snapshot_archive(struct engine *engine, const struct engine_request 
     static const struct worker_handlers handlers = {.stream = started, .done = produced};
     struct err err;
     const char *path = json_str(request->query, "path", "/"), *format = json_str(request->query, "format", "tar");
-    if (snapshot_path_check(path, &err)) {
+    if (directory_path_check(path, &err)) {
         answer_error(answer, arg, &err);
         return;
     }

@@ -17,6 +17,7 @@ const struct mover mover_archive = {
     .run = arc_run,
     .restore = arc_restore,
     .verify = arc_verify,
+    .manifest = arc_manifest,
     .seal = arc_seal,
     .list = arc_list,
     .remove = arc_remove,

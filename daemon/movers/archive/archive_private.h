@@ -55,3 +55,4 @@ int arc_restore(const struct mover_restore *request, const struct mover_host *ho
                 struct err *err);
 int arc_verify(const json_t *repository, const char *backup_id, const char *data_id, const struct mover_host *host,
                json_t **ret_result, struct err *err);
+int arc_manifest(const json_t *repository, const char *backup_id, const struct mover_host *host, struct manifest *ret, struct err *err);

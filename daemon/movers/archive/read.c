@@ -164,3 +164,14 @@ int arc_verify(const json_t *repository, const char *backup_id, const char *data
     stored_close(&stored);
     return result;
 }
+
+int arc_manifest(const json_t *repository, const char *backup_id, const struct mover_host *host, struct manifest *ret, struct err *err)
+{
+    (void)host;
+    struct stored stored;
+    int result = stored_open(&stored, repository, backup_id, err);
+    *ret = stored.manifest;
+    stored.manifest = (struct manifest){0};
+    stored_close(&stored);
+    return result;
+}

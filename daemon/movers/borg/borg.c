@@ -78,6 +78,7 @@ const struct mover mover_borg = {
     .run = borg_backup_run,
     .restore = borg_restore,
     .verify = borg_verify,
+    .manifest = borg_manifest,
     .seal = borg_seal,
     .list = borg_list,
     .remove = remove_backup,

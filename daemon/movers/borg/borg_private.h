@@ -81,3 +81,4 @@ int borg_backup_run(const struct mover_request *request, const struct mover_host
 int borg_restore(const struct mover_restore *request, const struct mover_host *host, json_t **ret_result, struct err *err);
 int borg_verify(const json_t *repository, const char *backup_id, const char *data_id, const struct mover_host *host, json_t **ret_result,
                 struct err *err);
+int borg_manifest(const json_t *repository, const char *backup_id, const struct mover_host *host, struct manifest *ret, struct err *err);

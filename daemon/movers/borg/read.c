@@ -242,3 +242,13 @@ int borg_verify(const json_t *repository, const char *backup_id, const char *dat
     stored_close(&stored);
     return result;
 }
+
+int borg_manifest(const json_t *repository, const char *backup_id, const struct mover_host *host, struct manifest *ret, struct err *err)
+{
+    struct stored stored = {.borg = {.repository = repository, .host = host}};
+    int result = stored_open(&stored, backup_id, err);
+    *ret = stored.manifest;
+    stored.manifest = (struct manifest){0};
+    stored_close(&stored);
+    return result;
+}

@@ -277,3 +277,13 @@ int restic_verify(const json_t *repository, const char *backup_id, const char *d
     stored_close(&stored);
     return result;
 }
+
+int restic_manifest(const json_t *repository, const char *backup_id, const struct mover_host *host, struct manifest *ret, struct err *err)
+{
+    struct stored stored = {.restic = {.repository = repository, .host = host}};
+    int result = stored_open(&stored, backup_id, err);
+    *ret = stored.manifest;
+    stored.manifest = (struct manifest){0};
+    stored_close(&stored);
+    return result;
+}

@@ -129,6 +129,7 @@ const struct mover mover_restic = {
     .run = restic_backup_run,
     .restore = restic_restore,
     .verify = restic_verify,
+    .manifest = restic_manifest,
     .seal = restic_seal,
     .list = restic_list,
     .remove = remove_backup,

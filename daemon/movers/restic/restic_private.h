@@ -94,5 +94,6 @@ int restic_restore(const struct mover_restore *request, const struct mover_host 
                    struct err *err);
 int restic_verify(const json_t *repository, const char *backup_id, const char *data_id, const struct mover_host *host,
                   json_t **ret_result, struct err *err);
+int restic_manifest(const json_t *repository, const char *backup_id, const struct mover_host *host, struct manifest *ret, struct err *err);
 /* A path as a restic pattern that matches nothing else. Caller frees. */
 char *restic_pattern(const char *path);
