@@ -93,18 +93,26 @@ static int mark_sets(struct manifest *manifest, const struct mover_restore *rest
     return check_directed(manifest, restore, err);
 }
 
+/* Each path names something: who asks for two and gets one would take the restore for whole. */
+static int check_named(const struct manifest *manifest, const struct mover_restore *restore, struct err *err)
+{
+    for (const char *const *path = restore->paths; path && *path; path++) {
+        bool found = false;
+        for (size_t i = 0; !found && i < manifest->n; i++)
+            found = !manifest->entries[i].parent && path_beneath(manifest->entries[i].path, *path);
+        if (!found)
+            return err_set(err, VSS_E_OBJECT_NOT_FOUND, "Name absolute paths as they were when they were backed up; GET /backups/{id}/files lists them.",
+                           "the backup holds nothing at %s", *path);
+    }
+    return 0;
+}
+
 int choice_mark(struct manifest *manifest, const struct mover_restore *restore, struct err *err)
 {
-    size_t wanted = 0;
     if (restore->n_sets)
         return mark_sets(manifest, restore, err);
     manifest_select(manifest, restore->paths);
-    for (size_t i = 0; i < manifest->n; i++)
-        wanted += manifest->entries[i].wanted && !manifest->entries[i].parent;
-    if (!wanted && restore->paths && restore->paths[0])
-        return err_set(err, VSS_E_OBJECT_NOT_FOUND, "Name absolute paths as they were when they were backed up.",
-                       "the backup holds nothing at %s", restore->paths[0]);
-    return 0;
+    return check_named(manifest, restore, err);
 }
 
 const char *choice_place(const struct mover_restore *restore, const struct manifest_entry *entry)

@@ -192,6 +192,10 @@ def test_chosen_paths_alone_come_back_with_what_they_are_linked_to(ground):
     assert [p.name for p in ground.copy().iterdir()] == ["deep"]
     assert ground.copy().stat().st_mtime_ns == 1_000_000_000_000_000_001
     assert ground.restore(paths=["/nowhere"])["error"]["hresult"] == "VSS_E_OBJECT_NOT_FOUND"
+    before = facts(ground.restored)
+    partly = ground.restore(paths=[str(ground.source / "file-2"), str(ground.source / "file-22222")])["error"]
+    assert partly["hresult"] == "VSS_E_OBJECT_NOT_FOUND" and partly["detail"].endswith("/file-22222"), partly
+    assert facts(ground.restored) == before, "who asks for two does not get one"
     odd = str(ground.source / "$HOME [x]*? \\ #")
     assert ground.restore(paths=[odd])["result"]["files"] == 1
     assert sorted(p.name for p in ground.copy().iterdir()) == ["$HOME [x]*? \\ #", "deep"]
