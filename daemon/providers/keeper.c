@@ -136,10 +136,8 @@ int keeper_create(const struct keeper *keeper, const struct provider_environment
         int r = create_one(keeper, env, &set[i], err);
         if (r == 0 && i == 0 && fault(keeper->fault_create))
             r = err_set(err, VSS_E_UNEXPECTED_PROVIDER_ERROR, NULL, "fault point behind the first snapshot of the set");
-        if (r < 0) {
-            undo(keeper, env, set, n, err); /* prepare has marked them all */
-            return -1;
-        }
+        if (r < 0)
+            return -1; /* a tree of many files takes its time to remove: not while the applications are held (provider.h) */
     }
     return 0;
 }

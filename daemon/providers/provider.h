@@ -101,7 +101,8 @@ struct provider {
     int (*plan)(const struct provider_environment *env, const struct volume *volume, struct provider_plan *ret, struct err *err);
     /* Work that can precede the window (create staging, syncfs). Optional. */
     int (*prepare)(const struct provider_environment *env, struct provider_snapshot *set, size_t n, struct err *err);
-    /* Take all n snapshots (all of this provider). All or nothing: on failure whatever was made is removed. Required.
+    /* Take all n snapshots (all of this provider). On failure nothing is removed, since the applications are still held: the caller
+     * calls remove for each of the n, made or not, after the window. Required.
      * Every snapshot carries an ownership mark (node, snapshot id, set id, session id) that list reads back. */
     int (*create)(const struct provider_environment *env, struct provider_snapshot *set, size_t n, struct err *err);
     /* Our own snapshots that exist now: JSON array of {"id","set_id","session_id","path","volume"}; orphans are found by it. Required. */

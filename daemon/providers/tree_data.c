@@ -9,8 +9,8 @@
 #include "base/cleanup.h"
 #include "base/str.h"
 
-/* Between two looks at `cancelled`. */
-enum { CHUNK = 8 * 1024 * 1024, BUFFER = 256 * 1024 };
+/* Between two looks at `cancelled`: a kernel that throttles whoever dirties pages takes seconds for a few MiB. */
+enum { CHUNK = 1024 * 1024, BUFFER = 256 * 1024 };
 
 int tree_data_clone(int from, int to)
 {

@@ -242,3 +242,20 @@ WALKED = [point for point in CHOSEN or POINTS if point not in ELSEWHERE]
 @pytest.mark.parametrize("kind", ["fail", pytest.param("crash", marks=pytest.mark.full), pytest.param("nomem", marks=pytest.mark.full)])
 def test_whatever_happens_at_a_fault_point_ends_truthfully_and_leaves_nothing(node, kind, chunk):
     walk(node, kind, WALKED[chunk::CHUNKS])
+
+
+def test_applications_go_on_before_a_failed_snapshot_is_removed(daemon):
+    """A copy of many files takes its time to remove: whoever fails or is cancelled within the window thaws first."""
+    for name in ("data", "backups", "restored"):
+        (daemon.place / name).mkdir()
+    (daemon.place / "data" / "file").write_text("x")
+    record, gate = daemon.place / "record", daemon.place / "gate"
+    one = daemon(configuration(daemon.place).replace("FILES:", f"RECORD: {record}, WAIT_THAW: {gate}, FILES:"))
+    (one.faults / "provider.copy.create").write_text("fail")
+    job = post(one, "/backups", BODY)
+    assert not leftovers.settle(lambda: not record.exists() or '"event": "thaw"' not in record.read_text())
+    assert leftovers.staging(one), "the writer is being told to thaw: the copy lies there still"
+    gate.touch()
+    ended = leftovers.terminal(one, job["id"])
+    assert ended["state"] == "failed" and ended["result"]["cleanup"]["thawed"] == ["app"] and ended["result"]["cleanup"]["failed"] == [], ended
+    leftovers.assert_nothing_left(one, one.place / "backups")

@@ -199,6 +199,7 @@ static void phase_done(void *arg, const struct worker_reply *reply)
         job->outcome_writers = json_incref(writers);
     }
     if (reply->err) {
+        job_take_cleanup(job, reply);
         phase_failed(life, reply->err);
         return;
     }
