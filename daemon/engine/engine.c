@@ -54,6 +54,7 @@ struct engine *engine_new(struct loop *loop, const json_t *start, int agent_fd, 
     engine->config = json_deep_copy(json_object_get(start, "config"));
     str_copy(engine->node, sizeof engine->node, json_str(start, "node", "localhost"));
     str_copy(engine->store_dir, sizeof engine->store_dir, json_str(start, "store_dir", ""));
+    str_copy(engine->previous_end, sizeof engine->previous_end, json_str(start, "previous_end", ""));
     engine->store = store_open(loop, engine->store_dir, err);
     if (!engine->store) {
         close(agent_fd);

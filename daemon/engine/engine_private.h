@@ -36,6 +36,7 @@ struct engine {
     struct store *store;
     json_t *config;
     char node[256];
+    char previous_end[160]; /* which role of the generation before ended, and how; "" = it was asked to, or nobody knows */
     char store_dir[4096];
     struct agent_link *agent;
     void *sessions;            /* tsearch tree of struct session by id */

@@ -13,18 +13,30 @@
 
 enum { PAGE = 500, HOUSEKEEPING_MS = 60 * 1000 };
 
-static void interrupt_job(struct engine *engine, struct store_batch *batch, json_t *doc)
+struct recovery {
+    struct engine *engine;
+    struct worker_link *worker;
+    json_t *known, *exposures;
+    json_t *reverts; /* open jobs */
+    json_t *interrupted; /* {"session","job","text"} of those that ended */
+    size_t at;       /* the one whose outcome is being looked for */
+};
+
+/* interrupted: gets what GET /errors is to tell of it, once the record is kept. */
+static void interrupt_job(struct engine *engine, struct store_batch *batch, json_t *doc, json_t *interrupted)
 {
     struct err err;
     struct job ended = {.engine = engine};
-    err_set(&err, VSS_E_UNEXPECTED, "Start the operation again.", "%s was interrupted: the service stopped while it ran", json_str(doc, "operation", "job"));
+    err_set(&err, VSS_E_UNEXPECTED, "Start the operation again.", "%s was interrupted: %s", json_str(doc, "operation", "job"),
+            *engine->previous_end ? engine->previous_end : "the service stopped while it ran");
+    json_add(interrupted, json_pack("{s:s?, s:s, s:s}", "session", json_str(doc, "session_id", NULL), "job", json_str(doc, "id", ""), "text", err.text));
     str_copy(err.reason, sizeof err.reason, "interrupted");
     job_conclude(&ended, doc, JOB_FAILED, &err);
     job_batch_put(batch, doc);
 }
 
-/* A revert may have happened all the same: reverts gets those jobs, and the disk is asked first. */
-static int interrupt_jobs(struct engine *engine, struct store_batch *batch, json_t *reverts, struct err *err)
+/* A revert may have happened all the same: recovery->reverts gets those jobs, and the disk is asked first. */
+static int interrupt_jobs(struct engine *engine, struct store_batch *batch, struct recovery *recovery, struct err *err)
 {
     static const char *const open_states[] = {"pending", "running", "cancelling"};
     for (size_t s = 0; s < ELEMENTS(open_states); s++) {
@@ -39,9 +51,9 @@ static int interrupt_jobs(struct engine *engine, struct store_batch *batch, json
             json_array_foreach(rows, i, row)
             {
                 if (str_eq(json_str(row, "operation", ""), job_kind_revert.name))
-                    json_add(reverts, json_incref(row));
+                    json_add(recovery->reverts, json_incref(row));
                 else
-                    interrupt_job(engine, batch, row);
+                    interrupt_job(engine, batch, row, recovery->interrupted);
                 str_copy(after, sizeof after, json_str(row, "id", ""));
             }
         }
@@ -133,13 +145,6 @@ static void tell_moved(struct engine *engine)
     }
 }
 
-struct recovery {
-    struct engine *engine;
-    struct worker_link *worker;
-    json_t *known, *exposures;
-    json_t *reverts; /* open jobs */
-    size_t at;       /* the one whose outcome is being looked for */
-};
 
 /* The engine owns it while it runs. */
 void recovery_free(struct engine *engine)
@@ -151,6 +156,7 @@ void recovery_free(struct engine *engine)
     json_decref(recovery->known);
     json_decref(recovery->exposures);
     json_decref(recovery->reverts);
+    json_decref(recovery->interrupted);
     free(recovery);
 }
 
@@ -236,6 +242,20 @@ static void recovered(void *arg, const struct worker_reply *reply)
     next_revert(recovery);
 }
 
+/* A role that ended unasked, and each job that ended of it: what was unexpected is in GET /errors, whoever reads it later. */
+static void tell_interrupted(struct recovery *recovery)
+{
+    struct engine *engine = recovery->engine;
+    size_t i;
+    const json_t *job;
+    if (*engine->previous_end) {
+        AUTO_FREE char *text = str_new("%s; all roles were started again", engine->previous_end);
+        incident(engine, NULL, NULL, NULL, VSS_E_UNEXPECTED, text);
+    }
+    json_array_foreach(recovery->interrupted, i, job)
+        incident(engine, json_str(job, "session", NULL), json_str(job, "job", NULL), NULL, VSS_E_UNEXPECTED, json_str(job, "text", ""));
+}
+
 /* What the records say comes first: a kill from here on finds nothing that claims to run. */
 static void recovery_committed(void *arg, const struct err *err)
 {
@@ -248,6 +268,7 @@ static void recovery_committed(void *arg, const struct err *err)
         loop_quit(engine->loop, 1);
         return;
     }
+    tell_interrupted(recovery);
     recovery->worker = worker_link_new(engine->agent, NULL, NULL, NULL);
     worker_link_run(recovery->worker, "recover", json_pack("{s:O, s:O}", "known", recovery->known, "exposures", recovery->exposures), &handlers, recovery);
 }
@@ -265,18 +286,17 @@ void engine_when_recovered(struct engine *engine, void (*fn)(void *arg), void *a
 int engine_recover(struct engine *engine, struct err *err)
 {
     struct store_batch *batch = store_batch_new();
-    json_t *known = NULL, *exposures = NULL;
-    AUTO_JSON json_t *reverts = json_array();
+    struct recovery *recovery = mem_new(sizeof *recovery);
+    *recovery = (struct recovery){.engine = engine, .reverts = json_array(), .interrupted = json_array()};
+    engine->recovery = recovery;
     tell_moved(engine);
     int result = fault("engine.recover") ? err_set(err, VSS_E_UNEXPECTED, NULL, "recovery: fault injected") : 0;
-    if (result || interrupt_jobs(engine, batch, reverts, err) || close_sessions(engine, batch, err) || known_snapshots(engine, batch, &known, &exposures, err) ||
-        audits_recover(engine, batch, err)) {
+    if (result || interrupt_jobs(engine, batch, recovery, err) || close_sessions(engine, batch, err) ||
+        known_snapshots(engine, batch, &recovery->known, &recovery->exposures, err) || audits_recover(engine, batch, err)) {
         store_batch_free(batch);
+        recovery_free(engine);
         return -1;
     }
-    struct recovery *recovery = mem_new(sizeof *recovery);
-    *recovery = (struct recovery){.engine = engine, .known = known, .exposures = exposures, .reverts = json_incref(reverts)};
-    engine->recovery = recovery;
     store_submit(engine->store, batch, recovery_committed, recovery);
     return 0;
 }

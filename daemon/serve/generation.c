@@ -76,6 +76,8 @@ static void generation_failed(struct serve *serve, const char *name, const char 
 
     for (size_t i = 0; i < ROLE_NAMES; i++)
         serve->restarts[i] += str_eq(role_names[i], name);
+    if (serve->phase != PHASE_DRAINING && !serve->previous_end[0]) /* of several, the first: the others may die of it */
+        str_format(serve->previous_end, sizeof(serve->previous_end), "%s %s", name, reason);
     if (serve->phase == PHASE_DRAINING) {
         log_line(LOG_LEVEL_WARNING, NULL, "%s %s while draining", name, reason);
         generation_stop(serve);
@@ -206,6 +208,7 @@ static void role_ready(struct role *role)
             return;
     loop_timer_stop(serve->bound);
     serve->phase = PHASE_SERVING;
+    serve->previous_end[0] = '\0'; /* told: core has it from its start message */
     serve->failed_starts = 0;
     serve->serving_since = clock_mono_ms();
     loop_timer_set(serve->watchdog, 0); /* its first round also brings the first figures */

@@ -161,6 +161,7 @@ json_t *messages_core(const struct serve *serve, const char *type, struct err *e
     json_put(doc, "config", config);
     json_put(doc, "node", json_string(serve->node));
     json_put(doc, "store_dir", json_string(serve->places.store));
+    json_put(doc, "previous_end", json_string(serve->previous_end));
     json_put(doc, "ca_pem", json_string(ca));
     json_put(doc, "audit_pem", json_string(audit));
     json_put(doc, "principals", known);

@@ -248,6 +248,7 @@ struct serve {
     bool restoring;          /* the agent says that an application may be stopped for a restore */
     int64_t restoring_until; /* the same of generations that are gone: clock_mono_ms() */
     unsigned failed_starts;
+    char previous_end[160];  /* "agent ended: signal 9 (Killed)": why the last generation ended; "" when it was asked to */
     json_t *figures[ROLE_NAMES];    /* the last that each role told of itself, or NULL */
     uint64_t restarts[ROLE_NAMES];  /* generations that ended because of it */
     int64_t backoff_ms;

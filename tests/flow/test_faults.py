@@ -259,3 +259,29 @@ def test_applications_go_on_before_a_failed_snapshot_is_removed(daemon):
     ended = leftovers.terminal(one, job["id"])
     assert ended["state"] == "failed" and ended["result"]["cleanup"]["thawed"] == ["app"] and ended["result"]["cleanup"]["failed"] == [], ended
     leftovers.assert_nothing_left(one, one.place / "backups")
+
+
+@pytest.mark.parametrize("role", ("core", "agent", "front"))
+def test_what_a_dead_role_interrupts_is_told_with_its_name(daemon, role):
+    """In the job, in GET /errors and so in the metric that the alert looks at: nobody has to find the log line."""
+    for name in ("data", "backups", "restored"):
+        (daemon.place / name).mkdir()
+    (daemon.place / "data" / "file").write_text("x")
+    node = daemon(configuration(daemon.place).replace("FILES:", f"WAIT_PREPARE_BACKUP: {daemon.place}/gate, TOUCH_PREPARE_BACKUP: {daemon.place}/asked, FILES:"))
+    job = post(node, "/backups", BODY)
+    assert not leftovers.settle(lambda: not (node.place / "asked").exists())
+    os.kill(leftovers.role(node, role), signal.SIGKILL)
+    (node.place / "gate").touch()
+    leftovers.ready(node)
+    ended = leftovers.terminal(node, job["id"])
+    errors = node.call("GET", "/errors").json["items"]
+    assert any(f"{role} ended: signal 9" in error["text"] and "started again" in error["text"] for error in errors), errors
+    if ended["state"] == "succeeded":  # nothing of a backup passes through the front
+        assert role == "front", ended
+        return
+    assert ended["error"]["reason"] == "interrupted" and f"{role} ended: signal 9" in ended["error"]["detail"], ended
+    told = [error for error in errors if error["job"] == job["id"]]
+    assert [error["hresult"] for error in told] == ["VSS_E_UNEXPECTED"] and f"{role} ended" in told[0]["text"], errors
+    node.stop()
+    node.start()
+    assert len(node.call("GET", "/errors").json["items"]) == len(errors), "an ordinary stop is no incident"
