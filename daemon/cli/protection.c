@@ -41,6 +41,18 @@ static bool is_unsound(const json_t *backup)
     return str_eq(condition, "damaged") || str_eq(condition, "missing");
 }
 
+/* BackupComplete was reached, but not of each component it was said that it had been copied, or nothing at all was. */
+static bool lacks(const json_t *backup)
+{
+    const char *type = json_str(backup, "type", "full");
+    size_t i;
+    const json_t *component;
+    json_array_foreach(json_object_get(backup, "components"), i, component)
+        if (!json_bool(component, "succeeded", true))
+            return true;
+    return (str_eq(type, "full") || str_eq(type, "copy")) && json_int(backup, "files", -1) == 0;
+}
+
 /* --- the labels --- */
 
 static json_t *row_of(json_t *labels, const char *label)
@@ -77,6 +89,10 @@ static void note_backup(json_t *row, const json_t *backup, const json_t *session
     if (!json_bool(backup, "complete", false)) {
         if (failed_backup(backup, sessions))
             note_failure(row, backup);
+        return;
+    }
+    if (lacks(backup)) {
+        note_failure(row, backup);
         return;
     }
     bool newest = json_is_null(json_object_get(row, "unsound")) && json_array_size(json_object_get(row, "good")) == 0;

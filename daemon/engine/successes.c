@@ -119,20 +119,18 @@ static void put(struct task *task, struct store_batch *batch, const char *label,
     store_batch_delete(batch, STORE_SUCCESS, forgotten);
 }
 
-/* Is there anything that can be restored? A component counts when its backup was reported as succeeded. */
+/* Is there anything that can be restored, and is it all that was chosen? As condition_counts has it of the backup in the catalog. */
 static bool saved_something(const json_t *session_doc)
 {
     const json_t *own = session_private(session_doc);
     size_t i;
     const json_t *component;
-    if (json_array_size(json_object_get(own, "backups")) > 0)
-        return true;
     json_array_foreach(json_object_get(own, "components"), i, component)
-    {
-        if (json_bool(component, "succeeded", false))
-            return true;
-    }
-    return false;
+        if (!json_bool(component, "succeeded", false))
+            return false;
+    if (json_array_size(json_object_get(own, "backups")) > 0)
+        return json_int(json_object_get(own, "copied"), "files", -1) != 0 || choice_goes_on(json_str(json_object_get(session_doc, "backup_state"), "type", "full"));
+    return json_array_size(json_object_get(own, "components")) > 0;
 }
 
 void successes_complete(struct task *task, struct store_batch *batch)

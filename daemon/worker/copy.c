@@ -221,6 +221,9 @@ int operation_copy(struct worker *worker, const json_t *args, json_t *result, st
         return err_set(err, VSS_E_UNEXPECTED, NULL, "copy: the repository is missing");
     if (list_files(&listing, args, err) < 0)
         return -1;
+    if (json_array_size(listing.items) == 0 && json_array_size(worker->components) == 0)
+        return err_set(err, VSS_E_BAD_STATE, "Choose components (POST …/components), or add volumes to the set, before its snapshot is taken.",
+                       "copy: there is nothing to copy: the session has neither components nor volumes");
     AUTO_JSON json_t *done = NULL;
     worker_phase(worker, "copy");
     if (mover_client_run(worker, request, "copy", &done, err) < 0)

@@ -87,7 +87,7 @@ int damage_refuse(const json_t *damaged, struct err *err);
 /* What a verify, a restore or a scan has found out about a backup, in its record: members condition, condition_reason, checked_at. */
 enum condition { CONDITION_UNKNOWN, CONDITION_GOOD, CONDITION_DAMAGED, CONDITION_MISSING };
 bool condition_bad(const json_t *backup); /* damaged or missing: nothing to rely on */
-bool condition_counts(const json_t *backup); /* as one to rely on: complete, and not known to be bad */
+bool condition_counts(const json_t *backup); /* as one to rely on: complete, of every component, with files in it, and not known to be bad */
 /* Into batch, unless the record is gone or going. reason NULL: none. */
 void condition_mark(struct task *task, struct store_batch *batch, const char *backup_id, enum condition condition, const char *reason);
 /* By what reading the backup failed with: damaged, missing, or nothing known. */

@@ -69,9 +69,21 @@ static enum seal_state seal_of(const json_t *backup)
     return json_bool(own, "unsealed", false) ? SEAL_DUE : json_bool(own, "sealed", false) ? SEAL_WRITTEN : SEAL_NONE;
 }
 
+/* Whoever made it has not said of each component that it was copied, or nothing was: BackupComplete was reached all the same. */
+static bool lacks(const json_t *backup)
+{
+    const char *type = json_str(backup, "type", "full");
+    size_t i;
+    const json_t *component;
+    json_array_foreach(json_object_get(backup, "components"), i, component)
+        if (!json_bool(component, "succeeded", true))
+            return true;
+    return !choice_goes_on(type) && json_int(backup, "files", -1) == 0;
+}
+
 bool condition_counts(const json_t *backup)
 {
-    return json_bool(backup, "complete", false) && !condition_bad(backup);
+    return json_bool(backup, "complete", false) && !condition_bad(backup) && !lacks(backup);
 }
 
 static void set(struct task *task, json_t *backup, enum condition condition, const char *reason)

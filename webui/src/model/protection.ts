@@ -84,11 +84,14 @@ const failedSession = (session: Session): boolean => session.reason !== "cancell
  * An incomplete backup is an attempt that ended badly, unless its session goes on, or was cancelled. Where the session is not told (older than
  * retention, or somebody else's), what was written into the repository decides. Of a session that failed the session is told.
  */
-const failedAlone = (backup: Backup, session: Session | undefined): boolean => !backup.complete && (session ? session.state === "completed" : backup.sealed);
+const failedAlone = (backup: Backup, session: Session | undefined): boolean => lacks(backup) || (!backup.complete && (session ? session.state === "completed" : backup.sealed));
 
 /** Is it known that this can no longer be restored? Most backups are not checked: that is null, and counts as good. */
 export const unsound = (backup: Backup): boolean => backup.condition === "damaged" || backup.condition === "missing";
-export const protects = (backup: Backup): boolean => backup.complete && !unsound(backup);
+/** BackupComplete was reached, but not of each component it was said that it had been copied, or nothing at all was. */
+export const lacks = (backup: Backup): boolean =>
+  backup.complete && (backup.components.some((component) => component.succeeded === false) || (backup.files === 0 && (backup.type === "full" || backup.type === "copy" || backup.type === null)));
+export const protects = (backup: Backup): boolean => backup.complete && !unsound(backup) && !lacks(backup);
 
 /** `backups` and `sessions` newest first, as the API lists them; of both everything since `since`. */
 export function judge(allBackups: Backup[], sessions: Session[], writers: Writer[], now: number, since = 0): Protection {
@@ -102,7 +105,7 @@ export function judge(allBackups: Backup[], sessions: Session[], writers: Writer
 
   const labels: LabelState[] = [];
   for (const label of names) {
-    const complete = backups.filter((backup) => backup.label === label && backup.complete);
+    const complete = backups.filter((backup) => backup.label === label && backup.complete && !lacks(backup));
     const good = complete.filter(protects);
     const goodAt = good.map((backup) => Date.parse(backup.created_at));
     const failed = failuresOf(label, failures, backups, known);
