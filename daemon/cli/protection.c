@@ -186,24 +186,53 @@ static bool is_any(const json_t *row)
     return row != NULL;
 }
 
-const char *protection_words(const json_t *labels, bool all)
+static const struct {
+    bool (*is)(const json_t *row);
+    const char *words[2]; /* [1]: to who sees only his own */
+} worst_first[] = {
+    {has_no_good, {"not protected: a label has no good backup", "not protected: a label of yours has no good backup"}},
+    {is_late, {"not protected: a label has no backup in time", "not protected: a label of yours has no backup in time"}},
+    {newest_is_unsound,
+     {"at risk: the newest backup of a label is damaged, or gone from its repository", "at risk: the newest backup of a label of yours is damaged, or gone from its repository"}},
+    {newest_has_failed, {"at risk: the newest backup of a label did not end well", "at risk: the newest backup of a label of yours did not end well"}},
+    {is_any, {"protected", "protected, as to backups of yours: those of others are not shown to you"}},
+};
+
+/* The row of worst_first that any label is in; how many there are when there is no label. */
+static size_t worst(const json_t *labels)
 {
-    static const struct {
-        bool (*is)(const json_t *row);
-        const char *words[2]; /* [1]: to who sees only his own */
-    } worst_first[] = {
-        {has_no_good, {"not protected: a label has no good backup", "not protected: a label of yours has no good backup"}},
-        {is_late, {"not protected: a label has no backup in time", "not protected: a label of yours has no backup in time"}},
-        {newest_is_unsound,
-         {"at risk: the newest backup of a label is damaged, or gone from its repository", "at risk: the newest backup of a label of yours is damaged, or gone from its repository"}},
-        {newest_has_failed, {"at risk: the newest backup of a label did not end well", "at risk: the newest backup of a label of yours did not end well"}},
-        {is_any, {"protected", "protected, as to backups of yours: those of others are not shown to you"}},
-    };
-    size_t i;
+    size_t k, i;
     const json_t *row;
-    for (size_t k = 0; k < ELEMENTS(worst_first); k++)
+    for (k = 0; k < ELEMENTS(worst_first); k++)
         json_array_foreach(labels, i, row)
             if (worst_first[k].is(row))
-                return worst_first[k].words[!all];
+                return k;
+    return k;
+}
+
+const char *protection_words(const json_t *labels, bool all)
+{
+    size_t k = worst(labels);
+    if (k < ELEMENTS(worst_first))
+        return worst_first[k].words[!all];
     return all ? "not protected: there is no backup yet" : "not protected: there is no backup of yours yet";
+}
+
+char *protection_meant(const json_t *labels)
+{
+    size_t k = worst(labels), i;
+    const json_t *row;
+    char *names = str_dup("");
+    if (k >= ELEMENTS(worst_first) || worst_first[k].is == is_any)
+        return names;
+    json_array_foreach(labels, i, row)
+    {
+        const char *label = json_str(row, "label", "");
+        if (!worst_first[k].is(row))
+            continue;
+        char *longer = str_new("%s%s%s", names, *names ? ", " : "", *label ? label : "backups without a label");
+        free(names);
+        names = longer;
+    }
+    return names;
 }

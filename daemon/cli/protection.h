@@ -11,3 +11,5 @@ json_t *protection_labels(const json_t *backups, const json_t *sessions, int64_t
 
 /* In words, by the worst that any label says: "protected…", "at risk: …" or "not protected: …". all: they are those of everybody. */
 const char *protection_words(const json_t *labels, bool all);
+/* Which labels those words are about, with commas between them; "" where they are of no one. The caller frees it. */
+char *protection_meant(const json_t *labels);

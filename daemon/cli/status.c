@@ -55,7 +55,9 @@ static void show(const json_t *status)
     size_t i, n;
     const json_t *row, *name;
     char age[AGE_SIZE];
-    printf("%s\n", json_str(status, "verdict", ""));
+    AUTO_FREE char *meant = protection_meant(json_object_get(status, "labels"));
+    bool ready = json_array_size(json_object_get(status, "reasons")) == 0;
+    printf("%s%s%s\n", json_str(status, "verdict", ""), ready && *meant ? ": " : "", ready ? meant : "");
     json_array_foreach(json_object_get(status, "reasons"), i, row)
         printf("  %s\n", json_string_value(row));
     json_array_foreach(json_object_get(status, "frozen"), i, row)

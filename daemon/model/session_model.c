@@ -72,6 +72,8 @@ static const struct matrix_row matrix[SESSION_OP_COUNT] = {
         "Select components in a restore session, after GatherWriterMetadata and before PreRestore."},
     [SESSION_OP_SET_RESTORE_OPTIONS] = {"SetRestoreOptions", ".........", "==.......", false, false,
         "Say how to restore in a restore session, before PreRestore."},
+    [SESSION_OP_ADD_NEW_TARGET] = {"AddNewTarget", ".........", "==.......", false, false,
+        "Say where to restore to in a restore session, before PreRestore."},
     [SESSION_OP_SET_RANGES_FILE] = {"SetRangesFilePath", ".........", "==....=..", false, false,
         "Name the ranges file in a restore session, before PostRestore."},
     [SESSION_OP_PRE_RESTORE] = {"PreRestore", ".........", ".=.......", false, false,

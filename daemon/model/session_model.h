@@ -41,7 +41,8 @@ enum session_operation {
     /* Restore sessions only */
     SESSION_OP_SET_RESTORE_STATE,
     SESSION_OP_SELECT,              /* SetSelectedForRestore, SetSelectedForRestoreEx, AddRestoreSubcomponent */
-    SESSION_OP_SET_RESTORE_OPTIONS, /* and SetAdditionalRestores, AddNewTarget, the three of Ex2 */
+    SESSION_OP_SET_RESTORE_OPTIONS, /* and SetAdditionalRestores, the three of Ex2 */
+    SESSION_OP_ADD_NEW_TARGET,
     SESSION_OP_SET_RANGES_FILE,
     SESSION_OP_PRE_RESTORE,
     SESSION_OP_RESTORE_FILES,

@@ -213,7 +213,7 @@ def test_neither_what_was_cancelled_nor_a_hold_is_a_backup_that_failed(ctl):
     found = ctl.json("status")
     assert found["verdict"] == "protected" and [row["label"] for row in found["labels"]] == ["nightly"] and "failed_since" not in found["labels"][0]
     session("nightly", "abort")  # given up, and not by a cancel
-    assert ctl.run("status", code=FAILED).stdout.startswith("at risk: the newest backup of a label did not end well\n")
+    assert ctl.run("status", code=FAILED).stdout.startswith("at risk: the newest backup of a label did not end well: nightly\n")
 
 
 def test_who_sees_his_own_alone_is_told_of_his_own(ctl):

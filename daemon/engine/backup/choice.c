@@ -50,13 +50,16 @@ static int take_wanted(const json_t *writers, const json_t *wanted, json_t *chos
     json_array_foreach(wanted, i, want)
     {
         const char *whose = json_str(want, "writer", "");
-        bool found = false;
+        bool found = false, known = false;
         json_array_foreach(writers, j, writer)
         {
             bool meant = str_eq(whose, json_str(writer, "name", "")) || str_eq(whose, json_str(writer, "instance_name", ""));
+            known = known || meant;
             if (meant && take_named(writer, want, i, chosen, &found, err))
                 return -1;
         }
+        if (!known)
+            return err_set(err, VSS_E_OBJECT_NOT_FOUND, "GET /writers lists what there is.", "/components/%zu: there is no writer %s", i, whose);
         if (!found)
             return err_set(err, VSS_E_OBJECT_NOT_FOUND, "GET /writers lists what there is.", "/components/%zu: writer %s offers no component %s", i,
                            whose, json_str(want, "name", "(any)"));

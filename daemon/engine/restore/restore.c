@@ -144,7 +144,7 @@ static json_t *mapping_row(const struct task *task, const json_t *component, str
 }
 
 static const struct addition subcomponents = {"subcomponents", SESSION_OP_SELECT, subcomponent_row};
-static const struct addition new_targets = {"new_targets", SESSION_OP_SET_RESTORE_OPTIONS, new_target_row};
+static const struct addition new_targets = {"new_targets", SESSION_OP_ADD_NEW_TARGET, new_target_row};
 static const struct addition mappings = {"alternate_location_mappings", SESSION_OP_SET_FILE_STATUS, mapping_row};
 
 static void added(struct task *task, const struct err *err)
