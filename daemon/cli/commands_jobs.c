@@ -16,7 +16,7 @@ static int one_id(int argc, const char *what)
 
 static int list(struct ctl *ctl, int argc, char **argv)
 {
-    static const char *const columns[] = {"id", "operation", "state", "hresult", "@created_at", "session_id", NULL};
+    static const char *const columns[] = {"id", "operation", "label", "state", "hresult", "@created_at", "session_id", NULL};
     AUTO_JSON json_t *filters = arguments_object(argc, argv, 0);
     return filters ? answer_list(ctl, "/jobs", filters, columns) : CTL_USAGE;
 }

@@ -32,6 +32,7 @@ def test_a_backup_is_planned_made_listed_verified_and_restored(ctl):
     assert "Backup succeeded" in made.stdout.splitlines()[0] and made.stderr == ""
     table = ctl.run("backups").stdout.splitlines()
     assert table[0].split()[:2] == ["ID", "LABEL"] and table[1].startswith(backup) and "by hand" in table[1]
+    assert "by hand" in ctl.run("job", "list", "operation=Backup").stdout.splitlines()[1], "which of several backups a job is"
     assert ctl.json("backup", "show", backup)["complete"] is True
     assert "succeeded" in ctl.run("verify", backup).stdout
     told = ctl.run("restore", backup, place / "restored", "--overwrite").stdout

@@ -83,8 +83,8 @@ json_t *job_record(struct engine *engine, const struct job_kind *kind, const str
     char id[UUID_SIZE], now[CLOCK_RFC3339_SIZE];
     uuid_v7(id);
     int64_t created = clock_real_ms();
-    return json_pack("{s:s, s:s, s:s?, s:s, s:s, s:s, s:n, s:s, s:n, s:n, s:n, s:n, s:n, s:b, s:s, s:{s:I}}", "id", id, "operation",
-                     kind->name, "session_id", session ? session->id : NULL, "state", "pending", "hresult", "VSS_S_ASYNC_PENDING", "code",
+    return json_pack("{s:s, s:s, s:s?, s:s?, s:s, s:s, s:s, s:n, s:s, s:n, s:n, s:n, s:n, s:n, s:b, s:s, s:{s:I}}", "id", id, "operation",
+                     kind->name, "session_id", session ? session->id : NULL, "label", session ? json_str(session->doc, "label", NULL) : NULL, "state", "pending", "hresult", "VSS_S_ASYNC_PENDING", "code",
                      "0x00042309", "progress", "created_at", clock_rfc3339(created, now), "started_at", "finished_at", "expires_at", "result",
                      "error", "cancellable", !kind->uncancellable, "owner", owner, "_", "created_ms", (json_int_t)created);
 }
