@@ -69,6 +69,15 @@ void generation_stop(struct serve *serve)
         generation_ended(serve);
 }
 
+/* Why this generation ends. Roles end because another one did, and may be heard of before it: one that a signal has ended is the cause. */
+static void note_end(struct serve *serve, const char *name, const char *reason, bool by_signal)
+{
+    if (serve->previous_end[0] && (!by_signal || serve->previous_by_signal))
+        return;
+    serve->previous_by_signal = by_signal;
+    str_format(serve->previous_end, sizeof(serve->previous_end), "%s %s", name, reason);
+}
+
 /* A role ended, or its channel did, and nobody asked for it. */
 static void generation_failed(struct serve *serve, const char *name, const char *reason)
 {
@@ -76,8 +85,8 @@ static void generation_failed(struct serve *serve, const char *name, const char 
 
     for (size_t i = 0; i < ROLE_NAMES; i++)
         serve->restarts[i] += str_eq(role_names[i], name);
-    if (serve->phase != PHASE_DRAINING && !serve->previous_end[0]) /* of several, the first: the others may die of it */
-        str_format(serve->previous_end, sizeof(serve->previous_end), "%s %s", name, reason);
+    if (serve->phase != PHASE_DRAINING)
+        note_end(serve, name, reason, false);
     if (serve->phase == PHASE_DRAINING) {
         log_line(LOG_LEVEL_WARNING, NULL, "%s %s while draining", name, reason);
         generation_stop(serve);
@@ -116,6 +125,7 @@ static void bound_reached(struct serve *serve)
             if (role->pid <= 0)
                 continue;
             log_line(LOG_LEVEL_ERROR, NULL, "%s did not end by itself: killed", role->name);
+            role->killed = true;
             /* It alone, never its group: guardians and workers undo by themselves when it is gone. */
             syscall(SYS_pidfd_send_signal, role->pidfd, SIGKILL, NULL, 0);
         }
@@ -208,6 +218,7 @@ static void role_ready(struct role *role)
             return;
     loop_timer_stop(serve->bound);
     serve->phase = PHASE_SERVING;
+    serve->previous_by_signal = false;
     serve->previous_end[0] = '\0'; /* told: core has it from its start message */
     serve->failed_starts = 0;
     serve->serving_since = clock_mono_ms();
@@ -316,6 +327,8 @@ static void role_gone(struct role *role, const char *otherwise)
         str_format(reason, sizeof(reason), "ended: %s", role->joined ? "its unit tells how" : proc_status_text(status, text, sizeof(text)));
     }
     close_channel(role);
+    if (gone && !role->joined && WIFSIGNALED(status) && !role->killed && (!expected || serve->previous_end[0]))
+        note_end(serve, role->name, reason, true);
     if (serve->phase == PHASE_DRAINING && gone && status == 0)
         role->drained = expected = true;
     if (!expected) {

@@ -169,6 +169,7 @@ struct role {
     struct ipc_channel *channel;
     bool joined; /* a unit of its own, and no child of ours: how it ended is not ours to know */
     bool ready, drained;
+    bool killed; /* by us, because it did not end by itself */
     unsigned unanswered; /* rounds of the watchdog in a row */
 };
 
@@ -248,6 +249,7 @@ struct serve {
     bool restoring;          /* the agent says that an application may be stopped for a restore */
     int64_t restoring_until; /* the same of generations that are gone: clock_mono_ms() */
     unsigned failed_starts;
+    bool previous_by_signal;
     char previous_end[160];  /* "agent ended: signal 9 (Killed)": why the last generation ended; "" when it was asked to */
     json_t *figures[ROLE_NAMES];    /* the last that each role told of itself, or NULL */
     uint64_t restarts[ROLE_NAMES];  /* generations that ended because of it */
