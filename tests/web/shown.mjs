@@ -12,7 +12,7 @@ async function screensOf(page) {
   const webhook = await first("/webhooks");
   return {
     overview: "", jobs: "jobs", "jobs-none": "jobs?state=failed&operation=Scan", job: `jobs/${job}`, sessions: "sessions", session: `sessions/${session}`,
-    new: `new?paths=${encodeURIComponent(given.data)}&label=nightly`, backups: "backups", backup: `backups/${backup}`, restore: `backups/${backup}/restore`,
+    new: `new?paths=${encodeURIComponent(given.data)}&label=nightly`, backups: "backups", backup: `backups/${backup}`, files: `backups/${backup}/files`, restore: `backups/${backup}/restore`,
     snapshots: "snapshots", ...(snapshot && { snapshot: `snapshots/${snapshot}` }), writers: "writers", providers: "providers", repositories: "repositories", access: "access",
     enrolments: "access?tab=enrolments", certificates: "access?tab=certificates", webhooks: "webhooks", webhook: `webhooks/${webhook}`, audit: "audit", about: "about",
   };
