@@ -1,9 +1,10 @@
 // The catalog: what was backed up, how consistent it is, and the ways back: restore, verify.
 import { useState } from "preact/hooks";
-import { type ApiError, call, get, login } from "../api/client";
+import { type ApiError, call, get } from "../api/client";
 import type { Backup, Job } from "../api/types";
 import { number, t, tn } from "../i18n";
-import { CompleteBadge, ConditionBadge, GradeBadge, may } from "../model/states";
+import { can } from "../model/can";
+import { CompleteBadge, ConditionBadge, GradeBadge } from "../model/states";
 import { unsound } from "../model/protection";
 import { useData } from "../state/data";
 import { useList } from "../state/list";
@@ -32,7 +33,7 @@ function BackupList() {
   return (
     <>
       <Head title={t("Backups")} lead={<span>{t("What lies in the repositories, and how far it can be trusted.")}</span>}>
-        {may(login.value?.role, "operator") && <Button kind="main" icon="plus" onClick={() => go(["new"])}>{t("New backup")}</Button>}
+        {can("backupCreate") && <Button kind="main" icon="plus" onClick={() => go(["new"])}>{t("New backup")}</Button>}
       </Head>
       {list.error && list.error.status !== 0 && <Trouble error={list.error} />}
       {!list.items ? !list.error && <Loading /> : list.items.length === 0 && !label && !repository ? (
@@ -110,7 +111,6 @@ function OneBackup({ id }: { id: string }) {
       </>
     );
   }
-  const role = login.value?.role;
   const verify = async (): Promise<void> => {
     try {
       go(["jobs", ((await call("post", "/backups/{backup_id}/verify", { params: { backup_id: id } })) as Job).id]);
@@ -139,11 +139,11 @@ function OneBackup({ id }: { id: string }) {
   return (
     <>
       <Head title={backup.label ?? t("Backup {id}", { id: shortId(backup.id) })} back={back} lead={<><CompleteBadge complete={backup.complete} /><ConditionBadge condition={backup.condition} /><GradeBadge grade={backup.consistency?.grade} /><Time at={backup.created_at} /><span>{bytes(backup.bytes)}</span></>}>
-        {may(role, "restorer") && <Button kind="main" onClick={() => go(["backups", id, "restore"])}>{t("Restore")}</Button>}
-        {may(role, "restorer") && backup.components.length > 0 && <Button onClick={session}>{t("Restore with its writers")}</Button>}
-        {may(role, "operator", "restorer") && <Button icon="folder" onClick={() => go(["backups", id, "files"])}>{t("Files")}</Button>}
-        {may(role, "operator", "restorer") && <Button icon="ok" onClick={verify}>{t("Verify")}</Button>}
-        {may(role, "admin") && role === "admin" && <Button kind="danger" icon="trash" onClick={() => remove(true)}>{t("Delete")}</Button>}
+        {can("backupRestore") && <Button kind="main" onClick={() => go(["backups", id, "restore"])}>{t("Restore")}</Button>}
+        {can("jobRestoreFiles") && can("sessionCreate") && backup.components.length > 0 && <Button onClick={session}>{t("Restore with its writers")}</Button>}
+        {can("backupFiles") && <Button icon="folder" onClick={() => go(["backups", id, "files"])}>{t("Files")}</Button>}
+        {can("backupVerify") && <Button icon="ok" onClick={verify}>{t("Verify")}</Button>}
+        {can("backupDelete") && <Button kind="danger" icon="trash" onClick={() => remove(true)}>{t("Delete")}</Button>}
       </Head>
       <Trouble error={error} />
       {!backup.complete && (

@@ -1,10 +1,11 @@
 // Jobs: the list, and one of them with its progress, its phases, its end, and the way to cancel it.
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
-import { ApiError, call, get, login } from "../api/client";
+import { ApiError, call, get } from "../api/client";
 import type { Job, JobState } from "../api/types";
 import { number, t, tn } from "../i18n";
+import { can } from "../model/can";
 import { undoes } from "../model/cancel";
-import { JOB_STATES, JobBadge, may, pending } from "../model/states";
+import { JOB_STATES, JobBadge, pending } from "../model/states";
 import { clock, now } from "../state/clock";
 import { invalidate, useData } from "../state/data";
 import { progressOf } from "../state/live";
@@ -223,7 +224,7 @@ function OneJob({ id }: { id: string }) {
     <>
       <Head title={job.operation} back={back} lead={<><JobBadge state={job.state} />{ms !== null && <span class="num">{running ? coarse(ms) : span(ms)}</span>}{owner && <span>{owner}</span>}</>}>
         <CopyButton text={curl("GET", `/jobs/${job.id}?wait=60`)}>{t("Copy as curl")}</CopyButton>
-        {may(login.value?.role, "operator", "restorer") && (running ? <Button kind="danger" icon="cancelled" why={why} onClick={() => ask(true)}>{t("Cancel")}</Button> : <Button kind="ghost" icon="trash" onClick={() => forget(true)}>{t("Release")}</Button>)}
+        {can(running ? "jobCancel" : "jobRelease") && (running ? <Button kind="danger" icon="cancelled" why={why} onClick={() => ask(true)}>{t("Cancel")}</Button> : <Button kind="ghost" icon="trash" onClick={() => forget(true)}>{t("Release")}</Button>)}
       </Head>
       <Announce>{running ? "" : t("{operation} has ended: {state}", { operation: job.operation, state: t(job.state) })}</Announce>
       {data.error && data.error.status !== 0 && <Trouble error={data.error} />}

@@ -3,8 +3,9 @@ import { get, login } from "../api/client";
 import type { ComponentChildren } from "preact";
 import type { Backup, Writer } from "../api/types";
 import { number, t, tn } from "../i18n";
+import { can } from "../model/can";
 import { judge, LATE_FACTOR, protects, type DayState, type LabelState, type Protection, type StripDay, type Verdict } from "../model/protection";
-import { JobBadge, may, ownOnly } from "../model/states";
+import { JobBadge, ownOnly } from "../model/states";
 import { useReady, useRunning } from "../shell";
 import { minute, now } from "../state/clock";
 import { useData } from "../state/data";
@@ -36,7 +37,7 @@ export function Overview() {
   const state = backups.value && sessions.value ? judge(backups.value, sessions.value, writers.value ?? [], minute.value, since) : null;
   // what is wrong already is told at once; that nothing is wrong, only when everything has been looked at
   const waiting = !state || (state.verdict === "protected" && !writers.value && !writers.error);
-  const operator = may(login.value?.role, "operator");
+  const operator = can("backupCreate");
   return (
     <>
       <Head title={t("Overview")}>
@@ -86,7 +87,6 @@ function Answer({ state, backups, since, writers, blind }: { state: Protection; 
 /** The way to the first backup: what is there already, and what comes next. */
 function NothingYet({ writers }: { writers: Writer[] | undefined }) {
   const repositories = useData("repositories", async () => (await get("/repositories")).items, 30_000).value;
-  const role = login.value?.role;
   const offering = writers?.filter((one) => one.available).length ?? 0;
   const place = repositories?.[0]?.name;
   const step = (done: boolean, text: ComponentChildren) => <li class={done ? "done" : "todo"}><Icon name={done ? "ok" : "none"} /><span><span class="hidden">{done ? t("done") : t("not yet")}: </span>{text}</span></li>;
@@ -100,8 +100,8 @@ function NothingYet({ writers }: { writers: Writer[] | undefined }) {
       </ol>
       <Curl verb="POST" path="/backups" body={{ paths: ["/srv/data"], repository: place ?? "main", label: "nightly" }} />
       {place
-        ? may(role, "operator") && <p><Link to={["new"]} class="button main">{t("Make a backup")}</Link></p>
-        : repositories && may(role, "admin") && <p><Link to={["repositories"]} class="button main">{t("Make a repository")}</Link></p>}
+        ? can("backupCreate") && <p><Link to={["new"]} class="button main">{t("Make a backup")}</Link></p>
+        : repositories && can("repositoryCreate") && <p><Link to={["repositories"]} class="button main">{t("Make a repository")}</Link></p>}
     </Empty>
   );
 }

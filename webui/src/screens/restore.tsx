@@ -1,10 +1,11 @@
 // A look into a backup, and the way back of its files: everything, or what is chosen there.
 import { useState } from "preact/hooks";
-import { type ApiError, call, get, login } from "../api/client";
+import { type ApiError, call, get } from "../api/client";
 import type { Backup, Job } from "../api/types";
 import { t, tn } from "../i18n";
+import { can } from "../model/can";
 import { beginOf, outermost } from "../model/picking";
-import { CompleteBadge, ConditionBadge, GradeBadge, may } from "../model/states";
+import { CompleteBadge, ConditionBadge, GradeBadge } from "../model/states";
 import { useData } from "../state/data";
 import { go } from "../state/route";
 import { Button, Check, CopyButton, curl, Field, Head, lines, Loading, Panel, Trouble } from "../ui/basics";
@@ -38,7 +39,7 @@ export function Content({ id }: { id: string }) {
   return (
     <>
       <Head title={title} back={backTo(id, backup)} lead={<Lead backup={backup} />}>
-        {may(login.value?.role, "restorer") && <Button kind="main" onClick={() => go(["backups", id, "restore"])}>{t("Restore")}</Button>}
+        {can("backupRestore") && <Button kind="main" onClick={() => go(["backups", id, "restore"])}>{t("Restore")}</Button>}
       </Head>
       <Panel title={t("Files in it")} flush><Files id={id} source={sourceOf(backup)} /></Panel>
     </>
@@ -93,7 +94,7 @@ export function Restore({ id }: { id: string }) {
         >
           <Panel title={t("What")} flush>
             <Chosen backup={backup} paths={paths} choose={choose} />
-            <div class="picker"><Files id={id} source={sourceOf(backup)} pick={{ chosen: paths, choose }} /></div>
+            {can("backupFiles") && <div class="picker"><Files id={id} source={sourceOf(backup)} pick={{ chosen: paths, choose }} /></div>}
             <details class="foot">
               <summary>{t("Name paths by hand")}</summary>
               <Field label={t("Original paths, one a line")} hint={t("As they were on the host when they were backed up; a directory brings all beneath it.")}>
@@ -142,6 +143,7 @@ function Chosen({ backup, paths, choose }: { backup: Backup; paths: string[]; ch
         <strong>{paths.length ? tn(paths.length, "One thing chosen", "{n} things chosen") : t("Everything")}</strong>
         {!paths.length && <span class="quiet"> {backup.files !== null && `${tn(backup.files, "{n} file", "{n} files")}, `}{bytes(backup.bytes)}. {t("Choose below what is to come back, if not all of it.")}</span>}
       </p>
+      {paths.length > 0 && <Button small kind="ghost" onClick={() => choose([])}>{t("Everything instead")}</Button>}
       {paths.length > 0 && (
         <ul class="chips" aria-label={t("What is chosen")}>
           {paths.slice(0, MOST_SHOWN).map((path) => (
@@ -153,7 +155,6 @@ function Chosen({ backup, paths, choose }: { backup: Backup; paths: string[]; ch
           {left > 0 && <li class="quiet">{tn(left, "and one more", "and {n} more")}</li>}
         </ul>
       )}
-      {paths.length > 0 && <Button small kind="ghost" onClick={() => choose([])}>{t("Everything instead")}</Button>}
     </div>
   );
 }

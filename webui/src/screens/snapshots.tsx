@@ -1,10 +1,10 @@
 // Snapshots that exist, and a look into one of them.
 import { useState } from "preact/hooks";
-import { type ApiError, call, get, login } from "../api/client";
+import { type ApiError, call, get } from "../api/client";
 import { offers } from "../api/offers";
 import type { Snapshot } from "../api/types";
 import { t, tn } from "../i18n";
-import { may } from "../model/states";
+import { can } from "../model/can";
 import { useData } from "../state/data";
 import { useList } from "../state/list";
 import { filter, go, route } from "../state/route";
@@ -91,7 +91,6 @@ function OneSnapshot({ id }: { id: string }) {
       </>
     );
   }
-  const role = login.value?.role;
   const params = { snapshot_id: id };
   const act = async (run: () => Promise<unknown>, then?: () => void): Promise<void> => {
     open(null);
@@ -114,11 +113,11 @@ function OneSnapshot({ id }: { id: string }) {
   return (
     <>
       <Head title={snapshot.volume} back={back} lead={<><span>{snapshot.provider}</span><Time at={snapshot.created_at} /><span>{bytes(snapshot.bytes)}</span></>}>
-        {may(role, "operator", "restorer") && (snapshot.exposed_path
+        {can(snapshot.exposed_path ? "snapshotUnexpose" : "snapshotExpose") && (snapshot.exposed_path
           ? <Button onClick={() => act(() => call("delete", "/snapshots/{snapshot_id}/exposure", { params }))}>{t("Unexpose")}</Button>
           : <Button icon="folder" why={exposeWhy} onClick={() => open("expose")}>{t("Expose")}</Button>)}
-        {may(role, "restorer") && <Button why={!persistent ? t("Only snapshots of a context that keeps them can be reverted to.") : snapshot.provider !== "btrfs" ? t("Only the provider btrfs can revert.") : null} onClick={() => open("revert")}>{t("Revert")}</Button>}
-        {may(role, "operator") && <Button kind="danger" icon="trash" onClick={() => open("delete")}>{t("Delete")}</Button>}
+        {can("snapshotRevert") && <Button why={!persistent ? t("Only snapshots of a context that keeps them can be reverted to.") : snapshot.provider !== "btrfs" ? t("Only the provider btrfs can revert.") : null} onClick={() => open("revert")}>{t("Revert")}</Button>}
+        {can("snapshotDelete") && <Button kind="danger" icon="trash" onClick={() => open("delete")}>{t("Delete")}</Button>}
       </Head>
       <Trouble error={error} />
       <Panel title={t("Facts")}>
@@ -135,7 +134,7 @@ function OneSnapshot({ id }: { id: string }) {
           ]}
         />
       </Panel>
-      {may(role, "operator", "restorer") && <Content snapshot={snapshot} />}
+      {can("snapshotFiles") && <Content snapshot={snapshot} />}
       {dialog === "delete" && (
         <Dialog title={t("Delete this snapshot?")} onClose={() => open(null)}>
           <p>{t("What only this snapshot holds is gone then. Backups made from it stay.")}</p>
@@ -193,7 +192,7 @@ function Content({ snapshot }: { snapshot: Snapshot }) {
   const path = folderHere(source);
   const archive = (format: "tar" | "tar.zst"): string => `/snapshots/${snapshot.id}/archive?path=${encodeURIComponent(path)}&format=${format}`;
   return (
-    <Panel title={t("Files in it")} flush aside={offers.archive && may(login.value?.role, "restorer") ? (
+    <Panel title={t("Files in it")} flush aside={offers.archive && can("snapshotArchive") ? (
       <span class="actions">
         <a class="button small" download="" href={archive("tar")}><Icon name="download" />{t("Download this folder (tar)")}</a>
         <a class="button small" download="" href={archive("tar.zst")}><Icon name="download" />tar.zst</a>
