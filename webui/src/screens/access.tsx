@@ -128,13 +128,14 @@ function NewToken({ onClose }: { onClose: () => void }) {
   const mine = login.value!.role;
   const [name, setName] = useState("");
   const [role, setRole] = useState<Role>("viewer");
-  const [seconds, setSeconds] = useState(90 * 86400);
-  const [scopes, setScopes] = useState("");
+  const spans: [number, string][] = mine === "admin" ? SPANS : [[0, "as long as what you came with, 90 days at most"], ...SPANS];
+  const [seconds, setSeconds] = useState(mine === "admin" ? 90 * 86400 : 0);
+  const [scopes, setScopes] = useState((login.value!.scopes ?? []).join(" "));
   const [secret, setSecret] = useState<string | null>(null);
   const [error, setError] = useState<ApiError | null>(null);
   const create = async (): Promise<void> => {
     try {
-      const made = await call("post", "/tokens", { body: { name, role, expires_in_seconds: seconds, scopes: scopes.split(/[\s,]+/).filter(Boolean) } });
+      const made = await call("post", "/tokens", { body: { name, role, ...(seconds && { expires_in_seconds: seconds }), scopes: scopes.split(/[\s,]+/).filter(Boolean) } });
       setSecret((made as { token: string }).token);
     } catch (cause) {
       setError(cause as ApiError);
@@ -164,7 +165,7 @@ function NewToken({ onClose }: { onClose: () => void }) {
         <Field label={t("Good for")}>
           {(id) => (
             <select id={id} value={String(seconds)} onChange={(event) => setSeconds(Number(event.currentTarget.value))}>
-              {SPANS.map(([one, text]) => <option key={one} value={one} selected={one === seconds}>{t(text)}</option>)}
+              {spans.map(([one, text]) => <option key={one} value={one} selected={one === seconds}>{t(text)}</option>)}
             </select>
           )}
         </Field>

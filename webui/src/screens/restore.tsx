@@ -50,6 +50,7 @@ const MOST_PATHS = 1024;
 
 /** Why it cannot be started yet. */
 function whyNot(body: { target: string; paths: string[]; accept_incomplete: boolean }, complete: boolean): string | null {
+  if (!can("backupRestore")) return t("Your role may not restore.");
   if (!body.target) return t("Say where to first.");
   if (!complete && !body.accept_incomplete) return t("The backup is not complete: accept that first.");
   if (body.paths.length > MOST_PATHS) return t("These are more than {n} paths: choose folders instead.", { n: MOST_PATHS });

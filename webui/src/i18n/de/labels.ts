@@ -31,6 +31,7 @@ export const labels: Readonly<Record<string, string>> = {
   "All running jobs": "Alle laufenden Jobs",
   "All {n} of its snapshot set": "Alle {n} ihres Schnappschusssatzes",
   "As every program": "Wie jedes Programm",
+  "as long as what you came with, 90 days at most": "so lange wie das, womit Sie kamen, höchstens 90 Tage",
   "As the system": "Wie das System",
   "Asked": "Verlangt",
   "At most, in KiB per second": "Höchstens, in KiB je Sekunde",

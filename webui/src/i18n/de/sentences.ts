@@ -237,6 +237,7 @@ export const sentences: Readonly<Record<string, string>> = {
   "Writers that were started are ended.": "Gestartete Writer werden beendet.",
   "You are still logged in.": "Sie sind noch angemeldet.",
   "Your login has ended. Log in again to go on where you were.": "Ihre Anmeldung ist abgelaufen. Melden Sie sich wieder an, um dort weiterzumachen.",
+  "Your role may not restore.": "Ihre Rolle darf nicht wiederherstellen.",
   "Your role may not run backups.": "Ihre Rolle darf keine Sicherungen ausführen.",
   "{n} backups.": "{n} Sicherungen.",
   "{n} components are in no good backup:": "{n} Komponenten sind in keiner guten Sicherung:",
