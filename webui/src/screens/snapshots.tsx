@@ -97,7 +97,7 @@ function OneSnapshot({ id }: { id: string }) {
     try {
       await run();
       setError(null);
-      then?.();
+      if (then) return then(); // elsewhere: here is nothing left to be asked for
     } catch (cause) {
       setError(cause as ApiError);
     }
