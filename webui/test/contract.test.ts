@@ -11,6 +11,7 @@ import { words as inLine } from "../src/i18n/de/words";
 import { undoes } from "../src/model/cancel";
 import { covered, OPERATIONS, type Operation } from "../src/model/can";
 import { PARTS } from "../src/screens/about";
+import { PHASES } from "../src/screens/jobs";
 import { STATES, VERBS, whyNot, type Verb, type VerbName } from "../src/model/verbs";
 
 const root = process.env.QUIESCED_SOURCE ?? join(import.meta.dirname, "../..");
@@ -54,6 +55,21 @@ describe("the licences", () => {
     const table = page.slice(page.indexOf("## In the product"), page.indexOf("| program,"));
     const named = [...table.matchAll(/^\| (?!library|---)([^|]+) \|/gm)].flatMap((found) => found[1]!.split(", ")).map((name) => name.replace(/ [\d.]+$/, ""));
     expect(PARTS.map(([name]) => name)).toEqual(named);
+  });
+});
+
+describe("the phases of a job", () => {
+  const source = (path: string): string => readFileSync(join(root, path), "utf8");
+  const told = (path: string): string[] => [...source(path).matchAll(/worker_phase\(\w+, "(\w+)"\)/g)].map((found) => found[1]!);
+  it("of a backup are the engine's", () => {
+    const found = [...source("daemon/engine/backup/backup.c").matchAll(/^ {4}\{"(\w+)", (?:NULL|&job_kind_\w+), (?:NULL|\w+_enter)\},/gm)].map((one) => one[1]);
+    expect(PHASES.Backup).toEqual(found);
+  });
+  it("of a snapshot set are its worker's", () => expect(PHASES.DoSnapshotSet).toEqual(told("daemon/worker/phase_snapshot.c")));
+  it("of a restore are its verb's and its mover's", () => {
+    expect(source("daemon/worker/catalog.c")).toContain("worker_phase(worker, verb);");
+    expect(source("daemon/movers/mover_child.c")).toContain('"phase", "publish"');
+    expect(PHASES.Restore).toEqual(["restore", "publish"]);
   });
 });
 

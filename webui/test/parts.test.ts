@@ -16,6 +16,7 @@ import { lanesOf, place } from "../src/ui/timeline";
 import { beginOf, choiceOf, outermost, pathOf } from "../src/model/picking";
 import { storedOf } from "../src/screens/component";
 import { nextOf } from "../src/screens/verbs";
+import { stepOf } from "../src/ui/walk";
 import type { Session } from "../src/api/types";
 
 describe("addresses", () => {
@@ -194,4 +195,10 @@ describe("what is chosen of a backup", () => {
   it("is seen from each entry", () => expect(["/a/b", "/a/b/c", "/a", "/a/bc", "/"].map((one) => choiceOf(["/a/b"], one))).toEqual(["on", "within", "partly", "off", "partly"]));
   it("is looked for from where all of it lies", () =>
     expect([["/srv/data"], ["/srv/data/a", "/srv/data/b/c"], ["/srv/a", "/opt/b"], ["/srv"], [], ["/"], ["C:"], ["/srv/a", "/srv/a/b"]].map(beginOf)).toEqual(["/srv", "/srv/data", "/", "/", "/", "/", "/", "/srv"]));
+});
+
+describe("a chart's bars", () => {
+  it("are walked through by the keys, and no further", () =>
+    expect(["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End", "a"].map((key) => stepOf(key, 2, 4))).toEqual([1, 3, 1, 3, 0, 3, null]));
+  it("end at their ends", () => expect([stepOf("ArrowLeft", 0, 4), stepOf("ArrowRight", 3, 4)]).toEqual([0, 3]));
 });

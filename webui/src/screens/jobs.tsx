@@ -158,14 +158,19 @@ function useSpeed(job: Job | undefined): number | null {
   return speedOf(samples.current, now.value);
 }
 
-/** The phases of POST /backups, in order (daemon/engine/backup.c). */
-const PHASES = ["gather_metadata", "choose_components", "plan", "wait_for_slot", "prepare", "snapshot", "copy", "complete", "seal"];
+/** The phases of operations that have more than one, in order: a unit test holds them against daemon/engine/backup/backup.c and daemon/worker. */
+export const PHASES: Readonly<Record<string, readonly string[]>> = {
+  Backup: ["gather_metadata", "choose_components", "plan", "wait_for_slot", "prepare", "snapshot", "copy", "complete", "seal"],
+  DoSnapshotSet: ["prepare_snapshot", "freeze", "post_snapshot"],
+  Restore: ["restore", "publish"],
+};
 
 function Phases({ job }: { job: Job }) {
-  const at = PHASES.indexOf(job.progress?.phase ?? "");
+  const phases = PHASES[job.operation]!;
+  const at = phases.indexOf(job.progress?.phase ?? "");
   return (
     <ol class="steps" aria-label={t("Phases")}>
-      {PHASES.map((phase, i) => {
+      {phases.map((phase, i) => {
         const state = job.state === "succeeded" || i < at ? "done" : i > at ? "todo" : pending(job.state) ? "here" : "stopped";
         const icon: IconName = { done: "ok", todo: "none", here: "running", stopped: "failed" }[state] as IconName;
         return (
@@ -231,10 +236,10 @@ function OneJob({ id }: { id: string }) {
       {job.error && (
         <Trouble title={t("It failed.")} error={new ApiError(500, { detail: job.error.detail, hint: job.error.hint, hresult: job.error.hresult }, "")} />
       )}
-      {(running || job.operation === "Backup") && (
+      {(running || PHASES[job.operation]) && (
         <Panel title={t("Progress")}>
           {running && <Gauge job={job} />}
-          {job.operation === "Backup" && <Phases job={job} />}
+          {PHASES[job.operation] && <Phases job={job} />}
         </Panel>
       )}
       {job.result && <Result job={job} />}
