@@ -12,7 +12,7 @@ async function screensOf(page) {
   const webhook = await first("/webhooks");
   return {
     overview: "", jobs: "jobs", "jobs-none": "jobs?state=failed&operation=Scan", job: `jobs/${job}`, sessions: "sessions", session: `sessions/${session}`,
-    new: `new?paths=${encodeURIComponent(given.data)}&label=nightly`, backups: "backups", backup: `backups/${backup}`, restore: `backups/${backup}/restore`,
+    new: `new?paths=${encodeURIComponent(given.data)}&label=nightly`, backups: "backups", backup: `backups/${backup}`, files: `backups/${backup}/files`, restore: `backups/${backup}/restore`,
     snapshots: "snapshots", ...(snapshot && { snapshot: `snapshots/${snapshot}` }), writers: "writers", providers: "providers", repositories: "repositories", access: "access",
     enrolments: "access?tab=enrolments", certificates: "access?tab=certificates", webhooks: "webhooks", webhook: `webhooks/${webhook}`, audit: "audit", about: "about",
   };
@@ -152,6 +152,25 @@ async function keyboard(browser) {
   await page.keyboard.press("Escape");
   await page.getByRole("button", { name: "Log out", exact: true }).waitFor({ state: "hidden" });
   check(/^BUTTON .*admin|^BUTTON Account/.test(await focused(page)), `a menu gives it back, too: ${await focused(page)}`);
+
+  await page.getByRole("link", { name: "Overview", exact: true }).click();
+  const chart = page.getByRole("listbox", { name: /^Freeze windows of the last 2 backups/ });
+  await chart.focus();
+  const told = () => chart.evaluate((one) => document.getElementById(one.getAttribute("aria-activedescendant"))?.getAttribute("aria-label"));
+  await page.waitForFunction(() => document.querySelector(".chart .bar.at"));
+  const newest = await told();
+  await page.keyboard.press("ArrowLeft");
+  await page.waitForFunction((text) => !document.querySelector(".chart .bar.at").getAttribute("aria-label").includes(text), newest);
+  check(/^nightly, .*: [\d.]+ m?s$/.test(await told()), `a bar says what it is: ${await told()}`);
+  await page.getByRole("region", { name: "Freeze windows" }).locator(".panel-head").getByText(await told()).waitFor(); // for who sees it, too
+  const days = page.getByRole("listbox", { name: /^30 days/ }).last();
+  await days.focus();
+  await page.keyboard.press("Home");
+  await page.waitForFunction(() => document.querySelector(".day.at")?.getAttribute("aria-label").endsWith("no backup"));
+  await axe(page, "in the middle of a chart");
+  await chart.focus();
+  await page.keyboard.press("Enter");
+  await heading(page, "nightly");
 
   await page.setViewportSize(NARROW);
   const menu = page.getByRole("button", { name: "Navigation" });

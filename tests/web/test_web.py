@@ -2,7 +2,6 @@
 import gzip
 import json
 import pathlib
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -14,14 +13,11 @@ import pytest
 
 from daemon import SOURCE
 from npm import installed, node
-from project import HERE, WEBUI, browse, laid_out
+from project import HERE, PICTURES, WEBUI, back_up, browse, free, given, laid_out
 
 sys.path[:0] = [str(SOURCE / "tests" / "contract" / "guardian"), str(SOURCE / "tests" / "flow")]
 import loop_fs  # noqa: E402
 import receiver  # noqa: E402
-
-WRITERS = SOURCE / "tests" / "writers"
-PICTURES = SOURCE / "build" / "webui" / "pictures"
 
 
 # --- the sources -------------------------------------------------------------------------------------------------
@@ -66,60 +62,12 @@ def test_the_first_view_is_light():
 
 # --- in the browser ----------------------------------------------------------------------------------------------
 
-def configuration(place):
-    for name in ("data", "backups", "restored", "second"):
-        (place / name).mkdir(exist_ok=True)
-    (place / "data" / "folder").mkdir()
-    (place / "data" / "folder" / "inside.txt").write_text("inside\n")
-    database = sqlite3.connect(place / "data" / "app.db")
-    database.execute("CREATE TABLE rows (n INTEGER PRIMARY KEY)")
-    database.executemany("INSERT INTO rows VALUES (?)", ((n,) for n in range(1, 1001)))
-    database.commit()
-    database.close()
-    return f"""
-writers:
-  - {{name: app, type: sqlite, databases: [{place}/data/app.db]}}
-  - {{name: slow, type: exec, command: [{WRITERS}/recorder], environment: {{NAME: slow, FILES: {place}/data/folder,
-      SCHEMA: "new_target,roll_forward", TOUCH_PREPARE_BACKUP: {place}/held, WAIT_PREPARE_BACKUP: {place}/free, DELAY_FREEZE: "0.05"}}}}
-  - {{name: gate, type: exec, command: [{WRITERS}/recorder], environment: {{NAME: gate, FILES: {place}/second, FREEZE_TIMEOUT_MS: "600000", TOUCH_FREEZE: {place}/frozen, WAIT_FREEZE: {place}/thawed}}}}
-  - {{name: missing, type: exec, command: [/nowhere/writer]}}
-repositories:
-  - {{name: main, mover: archive, path: {place}/backups}}
-restore: {{roots: [{place}/restored]}}
-limits: {{freeze_seconds: 600}} # a busy machine's browser takes its time
-"""
-
-
-@pytest.fixture
-def node_(daemon):
-    one = daemon(configuration(daemon.place))
-    one.token = pathlib.Path(one.ready["token_file"]).read_text().strip()
-    return one
-
-
-def given(one, **more):
-    PICTURES.mkdir(parents=True, exist_ok=True)
-    return {"pictures": str(PICTURES), "url": one.ready["url"], "token": one.token, "target": str(one.place / "restored"), "data": str(one.place / "data"), **more}
-
-
 def appears(path, seconds=120):
     end = time.monotonic() + seconds
     while not path.exists():
         assert time.monotonic() < end, f"{path} does not appear"
         time.sleep(0.02)
     return True
-
-
-def free(one):
-    """From now on the slow writer holds nothing up."""
-    (one.place / "free").touch()
-    return True
-
-
-def back_up(one, **more):
-    free(one)
-    job = one.job("POST", "/backups", {"components": [{"writer": "app", "name": "app"}, {"writer": "slow", "name": "main"}], "repository": "main", "label": "nightly", **more})
-    assert job["state"] == "succeeded", job
 
 
 def test_the_work_of_an_administrator(node_):
@@ -244,8 +192,8 @@ def test_every_screen(node_):
     for old in PICTURES.glob("*-*.png"):
         old.unlink()
     seen = browse("shown/all", given(node_))["seen"]
-    assert len(seen) == 4 * 22, seen
-    assert len(list(PICTURES.glob("*-*.png"))) == 4 * 23
+    assert len(seen) == 4 * 23, seen
+    assert len(list(PICTURES.glob("*-*.png"))) == 4 * 24
 
 
 def test_the_overview_of_a_host_where_nothing_is_set_up(daemon):

@@ -67,6 +67,7 @@ async function work(browser) {
   await heading(page, "Restore");
   await badge(page, "succeeded");
   await page.getByText("read back and equal").waitFor();
+  check((await page.locator(".steps .done").count()) === 2, "a restore has its phases, too");
 
   await page.getByRole("link", { name: "Overview" }).click();
   await page.locator(".hero").waitFor();

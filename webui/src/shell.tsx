@@ -3,8 +3,9 @@ import type { ComponentChildren } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { type ApiError, contact, get, login, logOut } from "./api/client";
 import { t, tn } from "./i18n";
-import type { Job, JobState, Role, Session } from "./api/types";
-import { JobBadge, may, ownOnly, pending } from "./model/states";
+import { can, type Operation } from "./model/can";
+import type { Job, JobState, Session } from "./api/types";
+import { JobBadge, ownOnly, pending } from "./model/states";
 import { Mark } from "./screens/login";
 import { now } from "./state/clock";
 import { invalidate, useData } from "./state/data";
@@ -38,7 +39,10 @@ export const useRunning = () =>
   );
 
 /** Who may see a screen at all, where not everybody may. */
-const NEEDS: Record<string, Role> = { new: "operator", webhooks: "admin", audit: "auditor" };
+const NEEDS: Record<string, Operation> = {
+  new: "backupCreate", jobs: "jobList", sessions: "sessionList", backups: "backupList", snapshots: "snapshotList", repositories: "repositoryList", writers: "writerList", providers: "providerList",
+  webhooks: "webhookList", audit: "auditList",
+};
 
 /** 503 is an answer, too: it says why. */
 export const useReady = () =>
@@ -100,7 +104,7 @@ export function Shell({ children }: { children: ComponentChildren }) {
           <div key={group} class="nav-group">
             {group && <p class="nav-title">{t(group)}</p>}
             <ul>
-              {items.filter(([name]) => !NEEDS[name] || may(login.value?.role, NEEDS[name])).map(([name, icon, title]) => (
+              {items.filter(([name]) => !NEEDS[name] || can(NEEDS[name])).map(([name, icon, title]) => (
                 <li key={name}>
                   <a href={`#/${name}`} aria-current={here === name ? "page" : undefined} onClick={() => setOpen(false)}>
                     <Icon name={icon} />

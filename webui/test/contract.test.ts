@@ -9,7 +9,9 @@ import { labels } from "../src/i18n/de/labels";
 import { sentences } from "../src/i18n/de/sentences";
 import { words as inLine } from "../src/i18n/de/words";
 import { undoes } from "../src/model/cancel";
+import { covered, OPERATIONS, type Operation } from "../src/model/can";
 import { PARTS } from "../src/screens/about";
+import { PHASES } from "../src/screens/jobs";
 import { STATES, VERBS, whyNot, type Verb, type VerbName } from "../src/model/verbs";
 
 const root = process.env.QUIESCED_SOURCE ?? join(import.meta.dirname, "../..");
@@ -53,6 +55,47 @@ describe("the licences", () => {
     const table = page.slice(page.indexOf("## In the product"), page.indexOf("| program,"));
     const named = [...table.matchAll(/^\| (?!library|---)([^|]+) \|/gm)].flatMap((found) => found[1]!.split(", ")).map((name) => name.replace(/ [\d.]+$/, ""));
     expect(PARTS.map(([name]) => name)).toEqual(named);
+  });
+});
+
+describe("the phases of a job", () => {
+  const source = (path: string): string => readFileSync(join(root, path), "utf8");
+  const told = (path: string): string[] => [...source(path).matchAll(/worker_phase\(\w+, "(\w+)"\)/g)].map((found) => found[1]!);
+  it("of a backup are the engine's", () => {
+    const found = [...source("daemon/engine/backup/backup.c").matchAll(/^ {4}\{"(\w+)", (?:NULL|&job_kind_\w+), (?:NULL|\w+_enter)\},/gm)].map((one) => one[1]);
+    expect(PHASES.Backup).toEqual(found);
+  });
+  it("of a snapshot set are its worker's", () => expect(PHASES.DoSnapshotSet).toEqual(told("daemon/worker/phase_snapshot.c")));
+  it("of a restore are its verb's and its mover's", () => {
+    expect(source("daemon/worker/catalog.c")).toContain("worker_phase(worker, verb);");
+    expect(source("daemon/movers/mover_child.c")).toContain('"phase", "publish"');
+    expect(PHASES.Restore).toEqual(["restore", "publish"]);
+  });
+});
+
+describe("what is offered to whom", () => {
+  const said = new Map<string, string>();
+  let path = "";
+  let verb = "";
+  let name = "";
+  for (const line of contract.slice(0, contract.indexOf("\ncomponents:")).split("\n")) {
+    path = /^ {2}(\/\S*):$/.exec(line)?.[1] ?? path;
+    verb = /^ {4}(get|post|put|patch|delete):$/.exec(line)?.[1] ?? verb;
+    name = /^ {6}operationId: (\w+)$/.exec(line)?.[1] ?? name;
+    const role = /^ {6}x-role: \[?([\w, ]+)\]?$/.exec(line)?.[1];
+    if (role) said.set(name, [`${verb.toUpperCase()} ${path}`, ...role.split(/, */)].join("|"));
+  }
+  it.each(Object.entries(OPERATIONS))("%s is as the contract says", (operation, rule) => expect(rule.join("|")).toBe(said.get(operation)));
+  const names: Operation[] = ["backupList", "backupCreate", "backupFiles", "jobList", "jobCancel"];
+  const left = (...scopes: string[]): string => names.filter((one) => covered(scopes, one)).join(" ");
+  it("is all without a scope", () => expect(left()).toBe(names.join(" ")));
+  it("is what a scope covers", () => {
+    expect(left("read")).toBe("backupList backupFiles jobList");
+    expect(left("read:/jobs")).toBe("jobList");
+    expect(left("/backups/")).toBe("backupList backupCreate backupFiles");
+    expect(left("/back")).toBe("");
+    expect(left("/")).toBe(names.join(" "));
+    expect(left("backupCreate", "read:/backups")).toBe("backupList backupCreate backupFiles");
   });
 });
 

@@ -13,8 +13,10 @@ import { href, parse } from "../src/state/route";
 import { bytes, coarse, relative, span } from "../src/ui/format";
 import { heldOf } from "../src/ui/frozen";
 import { lanesOf, place } from "../src/ui/timeline";
+import { beginOf, choiceOf, outermost, pathOf } from "../src/model/picking";
 import { storedOf } from "../src/screens/component";
 import { nextOf } from "../src/screens/verbs";
+import { stepOf } from "../src/ui/walk";
 import type { Session } from "../src/api/types";
 
 describe("addresses", () => {
@@ -181,4 +183,22 @@ describe("a writer's phase", () => {
     expect(phaseOf("VSS_WS_WAITING_FOR_BACKUP_COMPLETE", "snapshotted")).toEqual({ at: 6, failed: false });
     expect(phaseOf("VSS_WS_WAITING_FOR_BACKUP_COMPLETE", "prepared")).toEqual({ at: 2, failed: false });
   });
+});
+
+describe("what is chosen of a backup", () => {
+  it("has a path where the API could tell the name", () => {
+    expect([pathOf("/", "srv"), pathOf("/srv", "a b/"), pathOf("/srv", " "), pathOf("/srv", "ü")]).toEqual(["/srv", "/srv/a b/", "/srv/ ", "/srv/ü"]);
+    expect([pathOf("/srv", "r\\xe9sum\\xe9"), pathOf("/srv", "back\\x5cslash"), pathOf(`/${"ü".repeat(2040)}`, "x".repeat(20))]).toEqual([null, null, null]);
+  });
+  it("is told once, by the outermost", () => expect(outermost(["/a/b", "/a/b", "/a/bc", "/c", "/a/b/c/d"])).toEqual(["/a/b", "/a/bc", "/c"]));
+  it("is everything beneath the top", () => expect(outermost(["/a", "/"])).toEqual(["/"]));
+  it("is seen from each entry", () => expect(["/a/b", "/a/b/c", "/a", "/a/bc", "/"].map((one) => choiceOf(["/a/b"], one))).toEqual(["on", "within", "partly", "off", "partly"]));
+  it("is looked for from where all of it lies", () =>
+    expect([["/srv/data"], ["/srv/data/a", "/srv/data/b/c"], ["/srv/a", "/opt/b"], ["/srv"], [], ["/"], ["C:"], ["/srv/a", "/srv/a/b"]].map(beginOf)).toEqual(["/srv", "/srv/data", "/", "/", "/", "/", "/", "/srv"]));
+});
+
+describe("a chart's bars", () => {
+  it("are walked through by the keys, and no further", () =>
+    expect(["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End", "a"].map((key) => stepOf(key, 2, 4))).toEqual([1, 3, 1, 3, 0, 3, null]));
+  it("end at their ends", () => expect([stepOf("ArrowLeft", 0, 4), stepOf("ArrowRight", 3, 4)]).toEqual([0, 3]));
 });

@@ -19,6 +19,8 @@ export interface Options<O> {
   body?: Body<O> | undefined;
   /** Send If-Match with the ETag under which this page saw the resource last: what somebody else has changed meanwhile is not overwritten. */
   guarded?: boolean;
+  /** Milliseconds until an answer is missed; where the daemon has to ask others first it is more than usual. */
+  patience?: number;
 }
 
 const seen = new Map<string, string>();
@@ -55,7 +57,7 @@ export function fill(path: string, params: Record<string, string> = {}, query: R
   return search.size ? `${filled}?${search}` : filled;
 }
 
-async function send(verb: string, path: string, body: unknown, guarded = false): Promise<Response> {
+async function send(verb: string, path: string, body: unknown, { guarded = false, patience = SILENCE_MS } = {}): Promise<Response> {
   const headers = new Headers({ Accept: path.endsWith(".pem") || path.startsWith("/events") ? "*/*" : "application/json" });
   if (body !== undefined) headers.set("Content-Type", "application/json");
   if (verb !== "get" && login.value && !confirmed.value) await askLogin();
@@ -65,7 +67,7 @@ async function send(verb: string, path: string, body: unknown, guarded = false):
   const begun = clock();
   try {
     const init: RequestInit = { method: verb.toUpperCase(), headers, credentials: "same-origin", redirect: "error", cache: "no-store" };
-    if (verb === "get") init.signal = AbortSignal.timeout(SILENCE_MS);
+    if (verb === "get") init.signal = AbortSignal.timeout(patience);
     if (body !== undefined) init.body = JSON.stringify(body);
     const response = await fetch(path, init);
     told(response.headers.get("Date"));
@@ -105,8 +107,8 @@ function lose(): void {
 }
 
 /** The body's text, or undefined where there is none. */
-async function text(verb: string, path: string, body?: unknown, guarded = false): Promise<string | undefined> {
-  const response = await send(verb, path, body, guarded);
+async function text(verb: string, path: string, body?: unknown, how: { guarded?: boolean; patience?: number } = {}): Promise<string | undefined> {
+  const response = await send(verb, path, body, how);
   if (response.ok) return response.status === 204 ? undefined : response.text();
   if (response.status === 401 && login.value) lose();
   throw await failure(response);
@@ -114,7 +116,7 @@ async function text(verb: string, path: string, body?: unknown, guarded = false)
 
 export async function call<V extends Verb, P extends PathsWith<V>>(verb: V, path: P, options: Options<Operation<P, V>> = {}): Promise<Reply<Operation<P, V>>> {
   const url = fill(path, options.params, (options.query ?? {}) as Record<string, unknown>);
-  const answer = await text(verb, url, options.body, options.guarded);
+  const answer = await text(verb, url, options.body, options);
   return (answer ? JSON.parse(answer) : undefined) as Reply<Operation<P, V>>;
 }
 

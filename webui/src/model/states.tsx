@@ -63,8 +63,3 @@ export const ended = (state: SessionState): boolean => state === "completed" || 
 
 /** Whom the daemon shows only what is his own (docs/access.md). */
 export const ownOnly = (role: Role | undefined): boolean => role === "operator" || role === "restorer";
-
-/** May somebody of this role do what the contract declares for `roles`? viewer < operator, restorer, auditor < admin. */
-export function may(role: Role | undefined, ...roles: Role[]): boolean {
-  return role === "admin" || (role !== undefined && roles.includes(role)) || (roles.includes("viewer") && role !== undefined);
-}

@@ -3,7 +3,7 @@ import { useState } from "preact/hooks";
 import { type ApiError, call, get, login } from "../api/client";
 import type { Certificate, Enrolment, Role, Token } from "../api/types";
 import { t } from "../i18n";
-import { may } from "../model/states";
+import { can } from "../model/can";
 import { useList } from "../state/list";
 import { filter, route } from "../state/route";
 import { Badge, Button, CopyButton, Curl, Dialog, Empty, Field, Head, Loading, Note, Panel, Sentinel, Time, Trouble } from "../ui/basics";
@@ -19,8 +19,7 @@ const ROLES: [Role, string][] = [
 type Tab = "tokens" | "enrolments" | "certificates";
 
 export function Access() {
-  const role = login.value?.role;
-  const tabs: [Tab, string][] = [["tokens", "Tokens"], ...(may(role, "auditor") ? ([["enrolments", "Enrolments"]] as [Tab, string][]) : []), ["certificates", "Certificates"]];
+  const tabs: [Tab, string][] = [["tokens", "Tokens"], ...(can("enrolmentList") ? ([["enrolments", "Enrolments"]] as [Tab, string][]) : []), ["certificates", "Certificates"]];
   const tab = (tabs.find(([key]) => key === route.value.query.tab)?.[0] ?? "tokens") as Tab;
   return (
     <>
@@ -105,7 +104,7 @@ function Tokens() {
   const [revoking, revoke] = useState<Token | null>(null);
   return (
     <>
-      <div class="filters"><Button kind="main" icon="plus" onClick={() => make(true)}>{t("New token")}</Button></div>
+      {can("tokenCreate") && <div class="filters"><Button kind="main" icon="plus" onClick={() => make(true)}>{t("New token")}</Button></div>}
       <Trouble error={list.error} />
       {!list.items ? !list.error && <Loading /> : list.items.length === 0 ? (
         <Empty icon="access" title={t("No tokens were made")}>
@@ -113,7 +112,7 @@ function Tokens() {
           <Curl verb="POST" path="/tokens" body={{ name: "monitoring", role: "viewer", expires_in_seconds: 2592000, scopes: ["read"] }} />
         </Empty>
       ) : (
-        <Table list={list} used revoke={revoke} verb={t("Revoke")} more={(row) => row.scopes.length > 0 && <code>{row.scopes.join(" ")}</code>} />
+        <Table list={list} used revoke={can("tokenDelete") ? revoke : null} verb={t("Revoke")} more={(row) => row.scopes.length > 0 && <code>{row.scopes.join(" ")}</code>} />
       )}
       {making && <NewToken onClose={() => { make(false); void list.refresh(); }} />}
       {revoking && (
@@ -129,13 +128,14 @@ function NewToken({ onClose }: { onClose: () => void }) {
   const mine = login.value!.role;
   const [name, setName] = useState("");
   const [role, setRole] = useState<Role>("viewer");
-  const [seconds, setSeconds] = useState(90 * 86400);
-  const [scopes, setScopes] = useState("");
+  const spans: [number, string][] = mine === "admin" ? SPANS : [[0, "as long as what you came with, 90 days at most"], ...SPANS];
+  const [seconds, setSeconds] = useState(mine === "admin" ? 90 * 86400 : 0);
+  const [scopes, setScopes] = useState((login.value!.scopes ?? []).join(" "));
   const [secret, setSecret] = useState<string | null>(null);
   const [error, setError] = useState<ApiError | null>(null);
   const create = async (): Promise<void> => {
     try {
-      const made = await call("post", "/tokens", { body: { name, role, expires_in_seconds: seconds, scopes: scopes.split(/[\s,]+/).filter(Boolean) } });
+      const made = await call("post", "/tokens", { body: { name, role, ...(seconds && { expires_in_seconds: seconds }), scopes: scopes.split(/[\s,]+/).filter(Boolean) } });
       setSecret((made as { token: string }).token);
     } catch (cause) {
       setError(cause as ApiError);
@@ -165,7 +165,7 @@ function NewToken({ onClose }: { onClose: () => void }) {
         <Field label={t("Good for")}>
           {(id) => (
             <select id={id} value={String(seconds)} onChange={(event) => setSeconds(Number(event.currentTarget.value))}>
-              {SPANS.map(([one, text]) => <option key={one} value={one} selected={one === seconds}>{t(text)}</option>)}
+              {spans.map(([one, text]) => <option key={one} value={one} selected={one === seconds}>{t(text)}</option>)}
             </select>
           )}
         </Field>
@@ -182,12 +182,11 @@ function NewToken({ onClose }: { onClose: () => void }) {
 
 function Enrolments() {
   const list = useList<Enrolment>("enrolments", async (cursor) => get("/enrolments", { query: { limit: 100, cursor } as never }), 20_000);
-  const admin = login.value?.role === "admin";
   const [making, make] = useState(false);
   const [revoking, revoke] = useState<Enrolment | null>(null);
   return (
     <>
-      {admin && <div class="filters"><Button kind="main" icon="plus" onClick={() => make(true)}>{t("New enrolment")}</Button></div>}
+      {can("enrolmentCreate") && <div class="filters"><Button kind="main" icon="plus" onClick={() => make(true)}>{t("New enrolment")}</Button></div>}
       <Trouble error={list.error} />
       {!list.items ? !list.error && <Loading /> : list.items.length === 0 ? (
         <Empty icon="access" title={t("No code is waiting")}>
@@ -195,7 +194,7 @@ function Enrolments() {
           <Curl verb="POST" path="/enrolments" body={{ name: "console", role: "operator", expires_in_seconds: 3600 }} />
         </Empty>
       ) : (
-        <Table list={list} used={false} revoke={admin ? revoke : null} verb={t("Withdraw")} />
+        <Table list={list} used={false} revoke={can("enrolmentDelete") ? revoke : null} verb={t("Withdraw")} />
       )}
       {making && <NewEnrolment onClose={() => { make(false); void list.refresh(); }} />}
       {revoking && <Revoke name={revoking.name} text={t("The code is good no more.")} onClose={() => { revoke(null); void list.refresh(); }} run={() => call("delete", "/enrolments/{enrolment_id}", { params: { enrolment_id: revoking.id } })} />}
@@ -262,7 +261,7 @@ function Certificates() {
           <Curl verb="POST" path="/enrolments" body={{ name: "console", role: "operator", expires_in_seconds: 3600 }} />
         </Empty>
       ) : (
-        <Table list={list} used revoke={revoke} verb={t("Revoke")} more={(row) => <code title={row.fingerprint}>{row.fingerprint.slice(0, 16)}…</code>} />
+        <Table list={list} used revoke={can("certificateDelete") ? revoke : null} verb={t("Revoke")} more={(row) => <code title={row.fingerprint}>{row.fingerprint.slice(0, 16)}…</code>} />
       )}
       {revoking && <Revoke name={revoking.name} text={t("From now on whoever presents it is turned away, on open connections, too.")} onClose={() => { revoke(null); void list.refresh(); }} run={() => call("delete", "/certificates/{certificate_id}", { params: { certificate_id: revoking.id } })} />}
     </>

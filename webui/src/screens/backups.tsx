@@ -1,19 +1,21 @@
 // The catalog: what was backed up, how consistent it is, and the ways back: restore, verify.
 import { useState } from "preact/hooks";
-import { type ApiError, call, get, login } from "../api/client";
+import { type ApiError, call, get } from "../api/client";
 import type { Backup, Job } from "../api/types";
 import { number, t, tn } from "../i18n";
-import { CompleteBadge, ConditionBadge, GradeBadge, may } from "../model/states";
+import { can } from "../model/can";
+import { CompleteBadge, ConditionBadge, GradeBadge } from "../model/states";
 import { unsound } from "../model/protection";
 import { useData } from "../state/data";
 import { useList } from "../state/list";
 import { filter, go, route } from "../state/route";
-import { Badge, Button, CopyButton, Curl, curl, Dialog, Empty, Facts, Field, Head, Id, Link, Loading, Note, Panel, Sentinel, Time, Trouble } from "../ui/basics";
+import { Badge, Button, Curl, Dialog, Empty, Facts, Head, Id, Link, Loading, Note, Panel, Sentinel, Time, Trouble } from "../ui/basics";
 import { absolute, bytes, shortId, span } from "../ui/format";
 import { Timeline } from "../ui/timeline";
+import { Content, Restore, useBackup } from "./restore";
 
 export function Backups({ path }: { path: string[] }) {
-  return path[0] ? path[1] === "restore" ? <Restore id={path[0]} /> : <OneBackup id={path[0]} /> : <BackupList />;
+  return path[0] ? path[1] === "restore" ? <Restore id={path[0]} /> : path[1] === "files" ? <Content id={path[0]} /> : <OneBackup id={path[0]} /> : <BackupList />;
 }
 
 function BackupList() {
@@ -31,7 +33,7 @@ function BackupList() {
   return (
     <>
       <Head title={t("Backups")} lead={<span>{t("What lies in the repositories, and how far it can be trusted.")}</span>}>
-        {may(login.value?.role, "operator") && <Button kind="main" icon="plus" onClick={() => go(["new"])}>{t("New backup")}</Button>}
+        {can("backupCreate") && <Button kind="main" icon="plus" onClick={() => go(["new"])}>{t("New backup")}</Button>}
       </Head>
       {list.error && list.error.status !== 0 && <Trouble error={list.error} />}
       {!list.items ? !list.error && <Loading /> : list.items.length === 0 && !label && !repository ? (
@@ -94,8 +96,6 @@ function Filter({ name, title, value, options, names = {} }: { name: string; tit
   );
 }
 
-export const useBackup = (id: string) => useData<Backup>(`backup/${id}`, () => get("/backups/{backup_id}", { params: { backup_id: id } }), 15_000, ["backups"]);
-
 function OneBackup({ id }: { id: string }) {
   const data = useBackup(id);
   const snapshots = useData(data.value?.session_id ? `snapshots/of/${data.value.session_id}` : null, async () => (await get("/snapshots", { query: { session: data.value!.session_id!, limit: 50 } })).items, 30_000, ["snapshots"]);
@@ -111,7 +111,6 @@ function OneBackup({ id }: { id: string }) {
       </>
     );
   }
-  const role = login.value?.role;
   const verify = async (): Promise<void> => {
     try {
       go(["jobs", ((await call("post", "/backups/{backup_id}/verify", { params: { backup_id: id } })) as Job).id]);
@@ -140,10 +139,11 @@ function OneBackup({ id }: { id: string }) {
   return (
     <>
       <Head title={backup.label ?? t("Backup {id}", { id: shortId(backup.id) })} back={back} lead={<><CompleteBadge complete={backup.complete} /><ConditionBadge condition={backup.condition} /><GradeBadge grade={backup.consistency?.grade} /><Time at={backup.created_at} /><span>{bytes(backup.bytes)}</span></>}>
-        {may(role, "restorer") && <Button kind="main" onClick={() => go(["backups", id, "restore"])}>{t("Restore")}</Button>}
-        {may(role, "restorer") && backup.components.length > 0 && <Button onClick={session}>{t("Restore with its writers")}</Button>}
-        {may(role, "operator", "restorer") && <Button icon="ok" onClick={verify}>{t("Verify")}</Button>}
-        {may(role, "admin") && role === "admin" && <Button kind="danger" icon="trash" onClick={() => remove(true)}>{t("Delete")}</Button>}
+        {can("backupRestore") && <Button kind="main" onClick={() => go(["backups", id, "restore"])}>{t("Restore")}</Button>}
+        {can("jobRestoreFiles") && can("sessionCreate") && backup.components.length > 0 && <Button onClick={session}>{t("Restore with its writers")}</Button>}
+        {can("backupFiles") && <Button icon="folder" onClick={() => go(["backups", id, "files"])}>{t("Files")}</Button>}
+        {can("backupVerify") && <Button icon="ok" onClick={verify}>{t("Verify")}</Button>}
+        {can("backupDelete") && <Button kind="danger" icon="trash" onClick={() => remove(true)}>{t("Delete")}</Button>}
       </Head>
       <Trouble error={error} />
       {!backup.complete && (
@@ -219,80 +219,6 @@ function OneBackup({ id }: { id: string }) {
           </div>
         </Dialog>
       )}
-    </>
-  );
-}
-
-function Restore({ id }: { id: string }) {
-  const data = useBackup(id);
-  const [target, setTarget] = useState("");
-  const [paths, setPaths] = useState("");
-  const [everything, setEverything] = useState(true);
-  const [overwrite, setOverwrite] = useState(false);
-  const [accept, setAccept] = useState(false);
-  const [error, setError] = useState<ApiError | null>(null);
-  const backup = data.value;
-  const back = { to: ["backups", id], name: backup?.label ?? t("Backup") };
-  if (!backup) return <>{<Head title={t("Restore")} back={back} />}{data.error ? <Trouble error={data.error} /> : <Loading />}</>;
-  const body = {
-    target: target.trim(),
-    paths: everything ? [] : paths.split("\n").map((line) => line.trim()).filter(Boolean),
-    overwrite,
-    accept_incomplete: accept,
-  };
-  const why = !body.target ? t("Say where to first.") : !backup.complete && !accept ? t("The backup is not complete: accept that first.") : !everything && !body.paths.length ? t("Name the paths, or take everything.") : null;
-  const start = async (): Promise<void> => {
-    try {
-      go(["jobs", ((await call("post", "/backups/{backup_id}/restore", { params: { backup_id: id }, body })) as Job).id]);
-    } catch (cause) {
-      setError(cause as ApiError);
-    }
-  };
-  return (
-    <>
-      <Head title={t("Restore files")} back={back} lead={<><CompleteBadge complete={backup.complete} /><ConditionBadge condition={backup.condition} /><GradeBadge grade={backup.consistency?.grade} /><span>{absolute(Date.parse(backup.created_at))}</span></>} />
-      <div class="wizard">
-        <form
-          onSubmit={(event) => {
-            event.preventDefault();
-            if (!why) void start();
-          }}
-        >
-          <Panel title={t("What")}>
-            <fieldset>
-              <legend class="hidden">{t("What")}</legend>
-              <label class="check"><input type="radio" name="what" checked={everything} onChange={() => setEverything(true)} /><span>{t("Everything")} <span class="quiet">{backup.files !== null && tn(backup.files, "{n} file", "{n} files")}, {bytes(backup.bytes)}</span></span></label>
-              <label class="check"><input type="radio" name="what" checked={!everything} onChange={() => setEverything(false)} /><span>{t("Some paths")}</span></label>
-            </fieldset>
-            {!everything && (
-              <Field label={t("Original paths, one a line")} hint={t("As they were on the host when they were backed up; a directory brings all beneath it.")}>
-                {(field) => <textarea id={field} rows={4} spellcheck={false} value={paths} onInput={(event) => setPaths(event.currentTarget.value)} />}
-              </Field>
-            )}
-          </Panel>
-          <Panel title={t("Where to")}>
-            <Field label={t("Target directory")} hint={t("Beneath one of the configured restore.roots. Each file keeps its whole path beneath it.")}>
-              {(field) => <input id={field} spellcheck={false} placeholder="/srv/restored" value={target} onInput={(event) => setTarget(event.currentTarget.value)} />}
-            </Field>
-            <label class="check"><input type="checkbox" checked={overwrite} onChange={(event) => setOverwrite(event.currentTarget.checked)} /><span>{t("Replace files that are there already")}</span></label>
-            {!backup.complete && <label class="check"><input type="checkbox" checked={accept} onChange={(event) => setAccept(event.currentTarget.checked)} /><span>{t("Accept that this backup is not complete")}</span></label>}
-          </Panel>
-        </form>
-        <aside>
-          <Panel title={t("Before it begins")}>
-            <ul class="plan-list">
-              <li><span>{t("Files are read from the repository, checked against the manifest, and only then moved to their places.")}</span></li>
-              <li><span>{overwrite ? t("Files that are there already are replaced.") : t("Nothing that is there is replaced: the restore fails instead.")}</span></li>
-              <li><span>{t("Applications are told nothing. To bring a component back with its writer, take Restore with its writers on the page before.")}</span></li>
-            </ul>
-            <Trouble error={error} />
-            <div class="dialog-foot">
-              <CopyButton text={curl("POST", `/backups/${id}/restore`, body)}>{t("Copy as curl")}</CopyButton>
-              <Button kind="main" icon="play" why={why} onClick={start}>{t("Start the restore")}</Button>
-            </div>
-          </Panel>
-        </aside>
-      </div>
     </>
   );
 }

@@ -1,10 +1,11 @@
 // What is there: writers with what they offer; providers, movers and volumes, and why one cannot work here.
 import { useState } from "preact/hooks";
-import { type ApiError, get, login } from "../api/client";
+import { type ApiError, get } from "../api/client";
 import type { components } from "../api/contract";
 import { offered } from "../api/types";
 import { t, tn } from "../i18n";
-import { AvailableBadge, may } from "../model/states";
+import { can } from "../model/can";
+import { AvailableBadge } from "../model/states";
 import { useData } from "../state/data";
 import { Button, Curl, Empty, Facts, Field, Head, Id, Link, Loading, Panel, Trouble } from "../ui/basics";
 
@@ -32,7 +33,7 @@ export function Writers() {
                 {offered(writer).map((one) => (
                   <tr key={`${one.logical_path}/${one.name}`}>
                     <th scope="row">
-                      {one.selectable && may(login.value?.role, "operator") ? (
+                      {one.selectable && can("backupCreate") ? (
                         <Link to={["new"]} query={{ components: JSON.stringify([{ writer: writer.name, logical_path: one.logical_path, name: one.name }]) }} title={t("Back this component up")}>{one.logical_path && `${one.logical_path}\\`}{one.name}</Link>
                       ) : <>{one.logical_path && `${one.logical_path}\\`}{one.name}</>}
                       <div class="small quiet">{one.caption}</div>
@@ -95,7 +96,7 @@ export function Providers() {
               </tbody>
             </table>
           </Panel>
-          {may(login.value?.role, "operator") && <Resolve />}
+          {can("volumeResolve") && <Resolve />}
         </>
       )}
     </>

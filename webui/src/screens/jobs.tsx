@@ -1,10 +1,11 @@
 // Jobs: the list, and one of them with its progress, its phases, its end, and the way to cancel it.
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
-import { ApiError, call, get, login } from "../api/client";
+import { ApiError, call, get } from "../api/client";
 import type { Job, JobState } from "../api/types";
 import { number, t, tn } from "../i18n";
+import { can } from "../model/can";
 import { undoes } from "../model/cancel";
-import { JOB_STATES, JobBadge, may, pending } from "../model/states";
+import { JOB_STATES, JobBadge, pending } from "../model/states";
 import { clock, now } from "../state/clock";
 import { invalidate, useData } from "../state/data";
 import { progressOf } from "../state/live";
@@ -157,14 +158,19 @@ function useSpeed(job: Job | undefined): number | null {
   return speedOf(samples.current, now.value);
 }
 
-/** The phases of POST /backups, in order (daemon/engine/backup.c). */
-const PHASES = ["gather_metadata", "choose_components", "plan", "wait_for_slot", "prepare", "snapshot", "copy", "complete", "seal"];
+/** The phases of operations that have more than one, in order: a unit test holds them against daemon/engine/backup/backup.c and daemon/worker. */
+export const PHASES: Readonly<Record<string, readonly string[]>> = {
+  Backup: ["gather_metadata", "choose_components", "plan", "wait_for_slot", "prepare", "snapshot", "copy", "complete", "seal"],
+  DoSnapshotSet: ["prepare_snapshot", "freeze", "post_snapshot"],
+  Restore: ["restore", "publish"],
+};
 
 function Phases({ job }: { job: Job }) {
-  const at = PHASES.indexOf(job.progress?.phase ?? "");
+  const phases = PHASES[job.operation]!;
+  const at = phases.indexOf(job.progress?.phase ?? "");
   return (
     <ol class="steps" aria-label={t("Phases")}>
-      {PHASES.map((phase, i) => {
+      {phases.map((phase, i) => {
         const state = job.state === "succeeded" || i < at ? "done" : i > at ? "todo" : pending(job.state) ? "here" : "stopped";
         const icon: IconName = { done: "ok", todo: "none", here: "running", stopped: "failed" }[state] as IconName;
         return (
@@ -223,17 +229,17 @@ function OneJob({ id }: { id: string }) {
     <>
       <Head title={job.operation} back={back} lead={<><JobBadge state={job.state} />{ms !== null && <span class="num">{running ? coarse(ms) : span(ms)}</span>}{owner && <span>{owner}</span>}</>}>
         <CopyButton text={curl("GET", `/jobs/${job.id}?wait=60`)}>{t("Copy as curl")}</CopyButton>
-        {may(login.value?.role, "operator", "restorer") && (running ? <Button kind="danger" icon="cancelled" why={why} onClick={() => ask(true)}>{t("Cancel")}</Button> : <Button kind="ghost" icon="trash" onClick={() => forget(true)}>{t("Release")}</Button>)}
+        {can(running ? "jobCancel" : "jobRelease") && (running ? <Button kind="danger" icon="cancelled" why={why} onClick={() => ask(true)}>{t("Cancel")}</Button> : <Button kind="ghost" icon="trash" onClick={() => forget(true)}>{t("Release")}</Button>)}
       </Head>
       <Announce>{running ? "" : t("{operation} has ended: {state}", { operation: job.operation, state: t(job.state) })}</Announce>
       {data.error && data.error.status !== 0 && <Trouble error={data.error} />}
       {job.error && (
         <Trouble title={t("It failed.")} error={new ApiError(500, { detail: job.error.detail, hint: job.error.hint, hresult: job.error.hresult }, "")} />
       )}
-      {(running || job.operation === "Backup") && (
+      {(running || PHASES[job.operation]) && (
         <Panel title={t("Progress")}>
           {running && <Gauge job={job} />}
-          {job.operation === "Backup" && <Phases job={job} />}
+          {PHASES[job.operation] && <Phases job={job} />}
         </Panel>
       )}
       {job.result && <Result job={job} />}

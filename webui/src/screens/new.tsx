@@ -1,9 +1,9 @@
 // New backup: choose, see the plan with its budget and its refusals, and only then run it.
 import { useEffect, useState } from "preact/hooks";
-import { type ApiError, call, get, login } from "../api/client";
+import { type ApiError, call, get } from "../api/client";
 import { type BackupCreate, type BackupType, type Job, offered, type Plan } from "../api/types";
 import { t, tn } from "../i18n";
-import { may } from "../model/states";
+import { can } from "../model/can";
 import { useData } from "../state/data";
 import { filter, go, route } from "../state/route";
 import { Button, CopyButton, Curl, curl, Empty, Field, Head, lines, Link, Loading, Note, Panel, Trouble } from "../ui/basics";
@@ -82,7 +82,7 @@ export function NewBackup() {
 
   const current = plan?.body === asked ? plan : null;
   const refused = Boolean(current?.error || current?.plan?.refusals.length);
-  const why = !may(login.value?.role, "operator") ? t("Your role may not run backups.") : !something ? t("Choose a component or a path first.") : !current ? t("The plan is being made.") : refused ? t("The plan is refused: see why beside it.") : null;
+  const why = !can("backupCreate") ? t("Your role may not run backups.") : !something ? t("Choose a component or a path first.") : !current ? t("The plan is being made.") : refused ? t("The plan is refused: see why beside it.") : null;
   const start = async (): Promise<void> => {
     try {
       const job = (await call("post", "/backups", { body })) as Job;

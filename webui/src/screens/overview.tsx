@@ -3,8 +3,9 @@ import { get, login } from "../api/client";
 import type { ComponentChildren } from "preact";
 import type { Backup, Writer } from "../api/types";
 import { number, t, tn } from "../i18n";
+import { can } from "../model/can";
 import { judge, LATE_FACTOR, protects, type DayState, type LabelState, type Protection, type StripDay, type Verdict } from "../model/protection";
-import { JobBadge, may, ownOnly } from "../model/states";
+import { JobBadge, ownOnly } from "../model/states";
 import { useReady, useRunning } from "../shell";
 import { minute, now } from "../state/clock";
 import { useData } from "../state/data";
@@ -14,6 +15,7 @@ import { absolute, brief, bytes, coarse, day, phaseName, span } from "../ui/form
 import { Icon, type IconName } from "../ui/icon";
 import { go } from "../state/route";
 import { FrozenPanel } from "../ui/frozen";
+import { useWalk } from "../ui/walk";
 
 /** So many of each are read, and it says so where there are more. */
 const MOST = 500;
@@ -36,7 +38,7 @@ export function Overview() {
   const state = backups.value && sessions.value ? judge(backups.value, sessions.value, writers.value ?? [], minute.value, since) : null;
   // what is wrong already is told at once; that nothing is wrong, only when everything has been looked at
   const waiting = !state || (state.verdict === "protected" && !writers.value && !writers.error);
-  const operator = may(login.value?.role, "operator");
+  const operator = can("backupCreate");
   return (
     <>
       <Head title={t("Overview")}>
@@ -86,7 +88,6 @@ function Answer({ state, backups, since, writers, blind }: { state: Protection; 
 /** The way to the first backup: what is there already, and what comes next. */
 function NothingYet({ writers }: { writers: Writer[] | undefined }) {
   const repositories = useData("repositories", async () => (await get("/repositories")).items, 30_000).value;
-  const role = login.value?.role;
   const offering = writers?.filter((one) => one.available).length ?? 0;
   const place = repositories?.[0]?.name;
   const step = (done: boolean, text: ComponentChildren) => <li class={done ? "done" : "todo"}><Icon name={done ? "ok" : "none"} /><span><span class="hidden">{done ? t("done") : t("not yet")}: </span>{text}</span></li>;
@@ -100,8 +101,8 @@ function NothingYet({ writers }: { writers: Writer[] | undefined }) {
       </ol>
       <Curl verb="POST" path="/backups" body={{ paths: ["/srv/data"], repository: place ?? "main", label: "nightly" }} />
       {place
-        ? may(role, "operator") && <p><Link to={["new"]} class="button main">{t("Make a backup")}</Link></p>
-        : repositories && may(role, "admin") && <p><Link to={["repositories"]} class="button main">{t("Make a repository")}</Link></p>}
+        ? can("backupCreate") && <p><Link to={["new"]} class="button main">{t("Make a backup")}</Link></p>
+        : repositories && can("repositoryCreate") && <p><Link to={["repositories"]} class="button main">{t("Make a repository")}</Link></p>}
     </Empty>
   );
 }
@@ -202,11 +203,12 @@ const DAYS: Record<DayState, string> = { unknown: "not read", none: "no backup",
 
 function Strip({ days }: { days: StripDay[] }) {
   const good = days.filter((one) => one.good).length;
+  const texts = days.map((one) => `${day(one.start)}: ${t(DAYS[one.state])}${one.good + one.bad > 1 ? ` (${one.good}/${one.good + one.bad})` : ""}`);
+  const { at, list, item } = useWalk(texts);
   return (
-    <div class="strip" role="img" aria-label={t("30 days: {good} with a good backup, {bad} with a failed one only", { good, bad: days.filter((one) => one.state === "bad").length })}>
-      {days.map((one) => (
-        <span key={one.start} class={`day ${one.state}`} title={`${day(one.start)}: ${t(DAYS[one.state])}${one.good + one.bad > 1 ? ` (${one.good}/${one.good + one.bad})` : ""}`} />
-      ))}
+    <div class="strip" {...list} aria-label={t("30 days: {good} with a good backup, {bad} with a failed one only", { good, bad: days.filter((one) => one.state === "bad").length })}>
+      {days.map((one, i) => <span key={one.start} class={`day ${one.state} ${i === at ? "at" : ""}`} title={texts[i]!} {...item(i)} />)}
+      {at !== null && <span class="tip" aria-hidden="true">{texts[at]}</span>}
     </div>
   );
 }
@@ -276,30 +278,32 @@ function FreezeChart({ backups }: { backups: Backup[] }) {
   const step = inner.width / Math.max(shown.length, 12);
   const [from, to] = [shown[0], shown[shown.length - 1]].map((one) => (one ? day(Date.parse(one.created_at)) : ""));
   const longest = Math.max(...shown.map((backup) => backup.freeze!.window_ms), 0);
+  const texts = shown.map((backup) => `${backup.label ?? t("without a label")}, ${absolute(Date.parse(backup.created_at))}: ${span(backup.freeze!.window_ms)}`);
+  const { at, list, item } = useWalk(texts, (i) => go(["backups", shown[i]!.id]));
   return (
-    <Panel title={t("Freeze windows")} aside={<span class="small quiet">{tn(shown.length, "the last one", "the last {n}")}</span>}>
+    <Panel title={t("Freeze windows")} aside={<span class="small quiet">{at === null ? tn(shown.length, "the last one", "the last {n}") : texts[at]}</span>}>
       {shown.length === 0 ? (
         <p class="quiet none">{t("No backup with a freeze window yet.")}</p>
       ) : (
-        <svg class="chart" viewBox={`0 0 ${width} ${height}`} role="img" aria-label={t("Freeze windows of the last {n} backups; the longest took {span}", { n: shown.length, span: span(longest) })}>
-          {[0, 0.5, 1].map((part) => (
-            <g key={part}>
-              <line x1={left} x2={width} y1={top + inner.height * (1 - part)} y2={top + inner.height * (1 - part)} class="grid" />
-              <text x={left - 8} y={top + inner.height * (1 - part) + 4} text-anchor="end">{part ? span(most * part) : "0"}</text>
-            </g>
-          ))}
+        <svg class="chart" viewBox={`0 0 ${width} ${height}`} {...list} aria-label={t("Freeze windows of the last {n} backups; the longest took {span}", { n: shown.length, span: span(longest) })}>
+          <g aria-hidden="true">
+            {[0, 0.5, 1].map((part) => (
+              <g key={part}>
+                <line x1={left} x2={width} y1={top + inner.height * (1 - part)} y2={top + inner.height * (1 - part)} class="grid" />
+                <text x={left - 8} y={top + inner.height * (1 - part) + 4} text-anchor="end">{part ? span(most * part) : "0"}</text>
+              </g>
+            ))}
+            <text x={left} y={height - 4}>{from}</text>
+            {to !== from && <text x={Math.max(left + shown.length * step, left + inner.width / 2)} y={height - 4} text-anchor="end">{to}</text>}
+          </g>
           {shown.map((backup, i) => {
             const tall = Math.max(2, (backup.freeze!.window_ms / most) * inner.height);
             return (
-              <g key={backup.id}>
-                <rect x={left + i * step + step * 0.15} width={step * 0.7} y={top + inner.height - tall} height={tall} rx="1.5" class={backup.complete ? "bar" : "bar off"}>
-                  <title>{`${backup.label ?? ""} ${absolute(Date.parse(backup.created_at))}: ${span(backup.freeze!.window_ms)}`}</title>
-                </rect>
-              </g>
+              <rect key={backup.id} {...item(i)} x={left + i * step + step * 0.15} width={step * 0.7} y={top + inner.height - tall} height={tall} rx="1.5" class={`bar ${backup.complete ? "" : "off"} ${i === at ? "at" : ""}`}>
+                <title>{texts[i]}</title>
+              </rect>
             );
           })}
-          <text x={left} y={height - 4}>{from}</text>
-          {to !== from && <text x={Math.max(left + shown.length * step, left + inner.width / 2)} y={height - 4} text-anchor="end">{to}</text>}
         </svg>
       )}
     </Panel>

@@ -1,8 +1,9 @@
 // Repositories: where backups lie. Making, forgetting and scanning one is the administrator's.
 import { useState } from "preact/hooks";
-import { type ApiError, call, get, login } from "../api/client";
+import { type ApiError, call, get } from "../api/client";
 import type { Job, PlugIn, Repository } from "../api/types";
 import { t } from "../i18n";
+import { can } from "../model/can";
 import { AvailableBadge } from "../model/states";
 import { useData } from "../state/data";
 import { go } from "../state/route";
@@ -14,7 +15,6 @@ export function Repositories() {
   const [error, setError] = useState<ApiError | null>(null);
   const [dialog, open] = useState<"new" | Repository | null>(null);
   const [changing, change] = useState<Repository | null>(null);
-  const admin = login.value?.role === "admin";
   const scan = async (name: string): Promise<void> => {
     try {
       go(["jobs", ((await call("post", "/repositories/{name}/scan", { params: { name } })) as Job).id]);
@@ -43,7 +43,7 @@ export function Repositories() {
   return (
     <>
       <Head title={t("Repositories")} lead={<span>{t("Where backups are stored.")}</span>}>
-        {admin && <Button kind="main" icon="plus" onClick={() => open("new")}>{t("New repository")}</Button>}
+        {can("repositoryCreate") && <Button kind="main" icon="plus" onClick={() => open("new")}>{t("New repository")}</Button>}
       </Head>
       <Trouble error={error ?? data.error} />
       {!data.value ? !data.error && <Loading /> : data.value.length === 0 ? (
@@ -62,11 +62,9 @@ export function Repositories() {
                   <td><code>{one.path ?? one.url ?? one.url_file ?? "–"}</code></td>
                   <td class="p2">{one.mover}<Unavailable mover={movers.find((mover) => mover.name === one.mover)} /></td>
                   <td class="actions-cell">
-                    {admin && <>
-                      <Button small kind="ghost" onClick={() => scan(one.name)} label={t("Scan {name}", { name: one.name })}>{t("Scan")}</Button>
-                      <Button small kind="ghost" onClick={() => look(one, change)} label={t("Change {name}", { name: one.name })}>{t("Change")}</Button>
-                      <Button small kind="ghost" icon="trash" onClick={() => look(one, open)} label={t("Forget {name}", { name: one.name })}>{t("Forget")}</Button>
-                    </>}
+                    {can("repositoryScan") && <Button small kind="ghost" onClick={() => scan(one.name)} label={t("Scan {name}", { name: one.name })}>{t("Scan")}</Button>}
+                    {can("repositoryPut") && <Button small kind="ghost" onClick={() => look(one, change)} label={t("Change {name}", { name: one.name })}>{t("Change")}</Button>}
+                    {can("repositoryDelete") && <Button small kind="ghost" icon="trash" onClick={() => look(one, open)} label={t("Forget {name}", { name: one.name })}>{t("Forget")}</Button>}
                   </td>
                 </tr>
               ))}

@@ -3,8 +3,9 @@ import { useState } from "preact/hooks";
 import { ApiError, call, get, login } from "../api/client";
 import type { Component, FreezeWindow, Job, Session, SessionState, SessionWriter, WriterStatus } from "../api/types";
 import { t, tn } from "../i18n";
+import { can, ofRole } from "../model/can";
 import type { Facts as VerbFacts } from "../model/verbs";
-import { ended, GradeBadge, JobBadge, may, pending, SESSION_STATES, SessionBadge } from "../model/states";
+import { ended, GradeBadge, JobBadge, pending, SESSION_STATES, SessionBadge } from "../model/states";
 import { now } from "../state/clock";
 import { useData } from "../state/data";
 import { frozen, progressOf } from "../state/live";
@@ -37,7 +38,7 @@ function SessionList() {
   return (
     <>
       <Head title={t("Sessions")} lead={<span>{t("One session is one backup, or one restore, verb by verb.")}</span>}>
-        {may(login.value?.role, "operator", "restorer") && <Button icon="plus" onClick={() => make(true)}>{t("New session")}</Button>}
+        {can("sessionCreate") && <Button icon="plus" onClick={() => make(true)}>{t("New session")}</Button>}
       </Head>
       <div class="filters">
         <Choice label={t("State")} value={state} options={[["", t("any")], ...SESSION_STATES.map((one): [string, string] => [one, t(words(one))])]} onChange={(value) => filter({ state: value })} />
@@ -98,8 +99,8 @@ function SessionList() {
 const FROM_DOCUMENT = "document";
 
 function NewSession({ onClose }: { onClose: () => void }) {
-  const restorer = may(login.value?.role, "restorer");
-  const operator = may(login.value?.role, "operator");
+  const restorer = ofRole(login.value?.role, "restorer");
+  const operator = ofRole(login.value?.role, "operator");
   const [kind, setKind] = useState<"backup" | "restore">(operator ? "backup" : "restore");
   const [label, setLabel] = useState("");
   const [context, setContext] = useState<Context>("backup");
@@ -428,10 +429,10 @@ function Components({ whole: all, refresh }: { whole: Whole; refresh: () => Prom
   const { session, components } = all;
   const [shown, show] = useState<string | null>(null);
   const opened = components.find((one) => one.id === shown);
-  const mine = !ended(session.state) && may(login.value?.role, session.kind === "backup" ? "operator" : "restorer");
+  const mine = !ended(session.state) && can("componentPatch") && ofRole(login.value?.role, session.kind === "backup" ? "operator" : "restorer");
   const [error, setError] = useState<ApiError | null>(null);
   const backup = session.kind === "backup";
-  const settable = backup ? session.state === "snapshotted" && !session.pending_job && may(login.value?.role, "operator") : session.state === "identified" && !session.pending_job && may(login.value?.role, "restorer");
+  const settable = mine && session.state === (backup ? "snapshotted" : "identified") && !session.pending_job;
   const set = async (component: Component, value: boolean): Promise<void> => {
     try {
       await call("patch", "/sessions/{session_id}/components/{component_id}", { params: { session_id: session.id, component_id: component.id }, body: backup ? { succeeded: value } : ({ selected: value } as never) });

@@ -1,16 +1,17 @@
 // Snapshots that exist, and a look into one of them.
 import { useState } from "preact/hooks";
-import { type ApiError, call, get, login } from "../api/client";
+import { type ApiError, call, get } from "../api/client";
 import { offers } from "../api/offers";
 import type { Snapshot } from "../api/types";
 import { t, tn } from "../i18n";
-import { may } from "../model/states";
+import { can } from "../model/can";
 import { useData } from "../state/data";
 import { useList } from "../state/list";
-import { filter, go, href, route } from "../state/route";
+import { filter, go, route } from "../state/route";
 import { Badge, Button, Check, Curl, Dialog, Empty, Facts, Field, Head, Id, Link, Loading, Panel, Sentinel, Time, Trouble } from "../ui/basics";
 import { bytes, phrase, shortId } from "../ui/format";
-import { Icon, type IconName } from "../ui/icon";
+import { Icon } from "../ui/icon";
+import { Files, folderHere, type Source } from "./files";
 
 export function Snapshots({ path }: { path: string[] }) {
   return path[0] ? <OneSnapshot id={path[0]} /> : <SnapshotList />;
@@ -90,14 +91,13 @@ function OneSnapshot({ id }: { id: string }) {
       </>
     );
   }
-  const role = login.value?.role;
   const params = { snapshot_id: id };
   const act = async (run: () => Promise<unknown>, then?: () => void): Promise<void> => {
     open(null);
     try {
       await run();
       setError(null);
-      then?.();
+      if (then) return then(); // elsewhere: here is nothing left to be asked for
     } catch (cause) {
       setError(cause as ApiError);
     }
@@ -113,11 +113,11 @@ function OneSnapshot({ id }: { id: string }) {
   return (
     <>
       <Head title={snapshot.volume} back={back} lead={<><span>{snapshot.provider}</span><Time at={snapshot.created_at} /><span>{bytes(snapshot.bytes)}</span></>}>
-        {may(role, "operator", "restorer") && (snapshot.exposed_path
+        {can(snapshot.exposed_path ? "snapshotUnexpose" : "snapshotExpose") && (snapshot.exposed_path
           ? <Button onClick={() => act(() => call("delete", "/snapshots/{snapshot_id}/exposure", { params }))}>{t("Unexpose")}</Button>
           : <Button icon="folder" why={exposeWhy} onClick={() => open("expose")}>{t("Expose")}</Button>)}
-        {may(role, "restorer") && <Button why={!persistent ? t("Only snapshots of a context that keeps them can be reverted to.") : snapshot.provider !== "btrfs" ? t("Only the provider btrfs can revert.") : null} onClick={() => open("revert")}>{t("Revert")}</Button>}
-        {may(role, "operator") && <Button kind="danger" icon="trash" onClick={() => open("delete")}>{t("Delete")}</Button>}
+        {can("snapshotRevert") && <Button why={!persistent ? t("Only snapshots of a context that keeps them can be reverted to.") : snapshot.provider !== "btrfs" ? t("Only the provider btrfs can revert.") : null} onClick={() => open("revert")}>{t("Revert")}</Button>}
+        {can("snapshotDelete") && <Button kind="danger" icon="trash" onClick={() => open("delete")}>{t("Delete")}</Button>}
       </Head>
       <Trouble error={error} />
       <Panel title={t("Facts")}>
@@ -134,7 +134,7 @@ function OneSnapshot({ id }: { id: string }) {
           ]}
         />
       </Panel>
-      {may(role, "operator", "restorer") && <Files snapshot={snapshot} />}
+      {can("snapshotFiles") && <Content snapshot={snapshot} />}
       {dialog === "delete" && (
         <Dialog title={t("Delete this snapshot?")} onClose={() => open(null)}>
           <p>{t("What only this snapshot holds is gone then. Backups made from it stay.")}</p>
@@ -184,68 +184,21 @@ function Expose({ onClose, expose }: { onClose: () => void; expose: (path: strin
   );
 }
 
-interface Entry {
-  name: string;
-  type: string;
-  bytes: number;
-  mode: string;
-  modified_at: string;
-  target: string | null;
-}
-
-const join = (folder: string, name: string): string => (folder === "/" ? `/${name}` : `${folder}/${name}`);
-
-function Files({ snapshot }: { snapshot: Snapshot }) {
-  const path = route.value.query.path || "/";
-  const list = useList<Entry & { id: string }>(
-    `files/${snapshot.id}/${path}`,
-    async (cursor) => {
-      const page = await get("/snapshots/{snapshot_id}/files", { params: { snapshot_id: snapshot.id }, query: { path, limit: 200, cursor } as never });
-      return { items: page.items.map((one) => ({ ...one, id: one.name })), next_cursor: page.next_cursor };
-    },
-    300_000,
-  );
-  const parts = path.split("/").filter(Boolean);
-  const archive = (of: string, format: "tar" | "tar.zst"): string => `/snapshots/${snapshot.id}/archive?path=${encodeURIComponent(of)}&format=${format}`;
+function Content({ snapshot }: { snapshot: Snapshot }) {
+  const source: Source = {
+    name: snapshot.volume,
+    read: (path, cursor) => get("/snapshots/{snapshot_id}/files", { params: { snapshot_id: snapshot.id }, query: { path, limit: 200, cursor } as never }),
+  };
+  const path = folderHere(source);
+  const archive = (format: "tar" | "tar.zst"): string => `/snapshots/${snapshot.id}/archive?path=${encodeURIComponent(path)}&format=${format}`;
   return (
-    <Panel title={t("Files in it")} flush aside={offers.archive && may(login.value?.role, "restorer") ? (
+    <Panel title={t("Files in it")} flush aside={offers.archive && can("snapshotArchive") ? (
       <span class="actions">
-        <a class="button small" download="" href={archive(path, "tar")}><Icon name="download" />{t("Download this folder (tar)")}</a>
-        <a class="button small" download="" href={archive(path, "tar.zst")}><Icon name="download" />tar.zst</a>
+        <a class="button small" download="" href={archive("tar")}><Icon name="download" />{t("Download this folder (tar)")}</a>
+        <a class="button small" download="" href={archive("tar.zst")}><Icon name="download" />tar.zst</a>
       </span>
     ) : undefined}>
-      <nav aria-label={t("Folder")} class="crumb-nav">
-        <ol class="crumbs">
-          <li><a href={href(["snapshots", snapshot.id])}>{snapshot.volume}</a></li>
-          {parts.map((part, i) => <li key={i}>/ <a href={href(["snapshots", snapshot.id], { path: `/${parts.slice(0, i + 1).join("/")}` })}>{part}</a></li>)}
-        </ol>
-      </nav>
-      <Trouble error={list.error} />
-      {!list.items && !list.error && <Loading />}
-      {list.items && (
-        <table class="files">
-          <thead><tr><th scope="col">{t("Name")}</th><th scope="col" class="num">{t("Size")}</th><th scope="col" class="p2">{t("Mode")}</th><th scope="col" class="p2">{t("Changed")}</th></tr></thead>
-          <tbody>
-            {list.items.map((one) => (
-              <tr key={one.name}>
-                <td><div>
-                  <Icon name={(one.type === "directory" ? "folder" : one.type === "symlink" ? "link" : "file") as IconName} />
-                  <span>
-                    {one.type === "directory" ? <Link to={["snapshots", snapshot.id]} query={{ path: join(path, one.name) }}>{one.name}</Link> : one.name}
-                    {one.target && <span class="quiet"> → {one.target}</span>}
-                    <span class="hidden"> ({t(one.type)})</span>
-                  </span>
-                </div></td>
-                <td class="num">{one.type === "file" ? bytes(one.bytes) : ""}</td>
-                <td class="p2"><code>{one.mode}</code></td>
-                <td class="p2"><Time at={one.modified_at} /></td>
-              </tr>
-            ))}
-          </tbody>
-        </table>
-      )}
-      {list.items?.length === 0 && <p class="quiet foot">{t("This folder is empty.")}</p>}
-      {list.more && <Sentinel key={list.items?.length} onSeen={list.loadMore} />}
+      <Files id={snapshot.id} source={source} />
     </Panel>
   );
 }

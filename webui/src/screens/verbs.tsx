@@ -1,9 +1,10 @@
 // Every verb of a session: those that its state allows, and the others with the reason why not.
 import { useState } from "preact/hooks";
-import { type ApiError, call, login } from "../api/client";
+import { type ApiError, call } from "../api/client";
 import type { Session } from "../api/types";
 import { t } from "../i18n";
-import { ended, may } from "../model/states";
+import { can } from "../model/can";
+import { ended } from "../model/states";
 import { VERBS, whyNot, type VerbName } from "../model/verbs";
 import { invalidate } from "../state/data";
 import { go } from "../state/route";
@@ -82,7 +83,7 @@ export function Verbs({ whole, refresh }: { whole: Whole; refresh: () => Promise
   const [confirm, ask] = useState<"abort" | "release" | null>(null);
   const [busy, setBusy] = useState(false);
   const restore = session.kind === "restore";
-  if (!may(login.value?.role, restore ? "restorer" : "operator")) return null;
+  if (!can(restore ? "jobRestoreFiles" : "jobSnapshot")) return null;
   const facts = factsOf(whole);
   const attempt = async (run: () => Promise<unknown>, gone = false): Promise<void> => {
     setBusy(true);

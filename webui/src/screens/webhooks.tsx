@@ -1,9 +1,9 @@
 // Webhooks: who is told of events, how that goes, and every delivery.
 import { useState } from "preact/hooks";
-import { type ApiError, call, get, login } from "../api/client";
+import { type ApiError, call, get } from "../api/client";
 import type { components } from "../api/contract";
 import { t, tn } from "../i18n";
-import { may } from "../model/states";
+import { can } from "../model/can";
 import { useData } from "../state/data";
 import { useList } from "../state/list";
 import { filter, go, route } from "../state/route";
@@ -39,7 +39,7 @@ function WebhookList() {
   return (
     <>
       <Head title={t("Webhooks")} lead={<span>{t("Addresses that are told what happens, signed, at least once.")}</span>}>
-        {may(login.value?.role) && <Button kind="main" icon="plus" onClick={() => make(true)}>{t("New webhook")}</Button>}
+        {can("webhookCreate") && <Button kind="main" icon="plus" onClick={() => make(true)}>{t("New webhook")}</Button>}
       </Head>
       <Trouble error={list.error} />
       {!list.items ? !list.error && <Loading /> : list.items.length === 0 ? (
@@ -207,11 +207,11 @@ function OneWebhook({ id }: { id: string }) {
   return (
     <>
       <Head title={webhook.name || t("Webhook")} back={back} lead={<><StateOf state={webhook.state} /><code>{webhook.url}</code></>}>
-        <Button icon="play" onClick={() => attempt(() => call("post", "/webhooks/{webhook_id}/test", { params }))}>{t("Send a test")}</Button>
-        <Button onClick={() => attempt(() => call("patch", "/webhooks/{webhook_id}", { params, body: { enabled: !webhook.enabled }, guarded: true }))}>{webhook.enabled ? t("Disable") : t("Enable")}</Button>
-        <Button onClick={() => change(webhook)}>{t("Change")}</Button>
-        <Button onClick={() => rotate(true)}>{t("Rotate the secret")}</Button>
-        <Button kind="danger" icon="trash" onClick={() => remove(true)}>{t("Delete")}</Button>
+        {can("webhookTest") && <Button icon="play" onClick={() => attempt(() => call("post", "/webhooks/{webhook_id}/test", { params }))}>{t("Send a test")}</Button>}
+        {can("webhookPatch") && <Button onClick={() => attempt(() => call("patch", "/webhooks/{webhook_id}", { params, body: { enabled: !webhook.enabled }, guarded: true }))}>{webhook.enabled ? t("Disable") : t("Enable")}</Button>}
+        {can("webhookPatch") && <Button onClick={() => change(webhook)}>{t("Change")}</Button>}
+        {can("webhookRotate") && <Button onClick={() => rotate(true)}>{t("Rotate the secret")}</Button>}
+        {can("webhookDelete") && <Button kind="danger" icon="trash" onClick={() => remove(true)}>{t("Delete")}</Button>}
       </Head>
       <Trouble error={error} />
       {webhook.missed_events > 0 && <Note tone="warn" icon="warn">{tn(webhook.missed_events, "One event was dropped before it could be sent.", "{n} events were dropped before they could be sent.")}</Note>}
@@ -243,7 +243,7 @@ function OneWebhook({ id }: { id: string }) {
                     <td><DeliveryBadge state={one.state} /><div class="small quiet">{tn(one.attempt_count, "{n} attempt", "{n} attempts")}{one.next_attempt_at && <>, {t("next")} <Time at={one.next_attempt_at} /></>}</div></td>
                     <td class="p2">{last ? <>{last.status ?? t("no answer")} <span class="quiet">{span(last.duration_ms)}</span><div class="small quiet">{last.error}</div><Earlier attempts={one.attempts.slice(0, -1)} /></> : "–"}</td>
                     <td class="p2"><Time at={one.created_at} /></td>
-                    <td class="actions-cell"><Button small kind="ghost" label={t("Redeliver {name}", { name: one.event_type })} onClick={() => attempt(() => call("post", "/webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver", { params: { ...params, delivery_id: one.id } }))}>{t("Redeliver")}</Button></td>
+                    <td class="actions-cell">{can("deliveryRedeliver") && <Button small kind="ghost" label={t("Redeliver {name}", { name: one.event_type })} onClick={() => attempt(() => call("post", "/webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver", { params: { ...params, delivery_id: one.id } }))}>{t("Redeliver")}</Button>}</td>
                   </tr>
                 );
               })}

@@ -23,18 +23,20 @@ function remember(name: string, value: string): void {
 export interface Known {
   principal: string;
   role: string;
+  /** Of the token it was made with; none: all that the role may. */
+  scopes?: string[];
 }
 
 /** Who was logged in here? Then it is worth asking whether he still is, and the page can be drawn for him meanwhile; the cookie itself no script can see. */
 export function knownLogin(): Known | null {
   try {
     const found = JSON.parse(remembered("login") ?? "null") as Partial<Known> | null;
-    return typeof found?.principal === "string" && typeof found.role === "string" ? { principal: found.principal, role: found.role } : null;
+    return typeof found?.principal === "string" && typeof found.role === "string" ? { principal: found.principal, role: found.role, scopes: Array.isArray(found.scopes) ? found.scopes.map(String) : [] } : null;
   } catch {
     return null;
   }
 }
-export const rememberLogin = (who: Known | null): void => remember("login", JSON.stringify(who && { principal: who.principal, role: who.role }));
+export const rememberLogin = (who: Known | null): void => remember("login", JSON.stringify(who && { principal: who.principal, role: who.role, scopes: who.scopes ?? [] }));
 
 const THEMES: readonly string[] = ["auto", "light", "dark"];
 const first = remembered("theme") ?? "auto";

@@ -1,9 +1,9 @@
 // What is frozen this moment, how long, until when at most, and the way out.
 import { useState } from "preact/hooks";
-import { call, login, type ApiError } from "../api/client";
+import { call, type ApiError } from "../api/client";
 import type { Session } from "../api/types";
 import { t } from "../i18n";
-import { may } from "../model/states";
+import { can } from "../model/can";
 import { now } from "../state/clock";
 import { invalidate } from "../state/data";
 import { frozen, type Frozen } from "../state/live";
@@ -56,8 +56,8 @@ export function FrozenPanel({ sessions }: { sessions: Session[] }) {
                 <Link to={["sessions", one.id]}>{one.session?.label ?? t("session")}</Link> · {one.stuck ?? t("thaws by itself in {span} at the latest", { span: coarse(Math.max(0, left)) })}
               </div>
             </div>
-            {!one.stuck && one.session?.hold && may(login.value?.role, "operator") && <Button onClick={() => release(one.id)}>{t("Release the hold")}</Button>}
-            {!one.stuck && may(login.value?.role, "operator") && <Button kind="danger" onClick={() => ask(one.id)}>{t("Thaw now")}</Button>}
+            {!one.stuck && one.session?.hold && can("snapshotSetRelease") && <Button onClick={() => release(one.id)}>{t("Release the hold")}</Button>}
+            {!one.stuck && can("sessionAbort") && <Button kind="danger" onClick={() => ask(one.id)}>{t("Thaw now")}</Button>}
           </div>
         );
       })}
