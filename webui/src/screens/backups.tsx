@@ -5,7 +5,7 @@ import type { Backup, Job } from "../api/types";
 import { number, t, tn } from "../i18n";
 import { can } from "../model/can";
 import { CompleteBadge, ConditionBadge, GradeBadge } from "../model/states";
-import { unsound } from "../model/protection";
+import { lacks, unsound } from "../model/protection";
 import { useData } from "../state/data";
 import { useList } from "../state/list";
 import { filter, go, route } from "../state/route";
@@ -67,7 +67,7 @@ function BackupList() {
                   <tr key={backup.id}>
                     <th scope="row"><Link to={["backups", backup.id]}>{backup.label ?? shortId(backup.id)}</Link></th>
                     <td><Time at={backup.created_at} /></td>
-                    <td><CompleteBadge complete={backup.complete} /><ConditionBadge condition={backup.condition} /></td>
+                    <td class="badges"><CompleteBadge complete={backup.complete} />{lacks(backup) && <LacksBadge />}<ConditionBadge condition={backup.condition} /></td>
                     <td class="p2"><GradeBadge grade={backup.consistency?.grade} /></td>
                     <td class="p3 num">{backup.freeze ? span(backup.freeze.window_ms) : "–"}</td>
                     <td class="p2 num">{bytes(backup.bytes)}</td>
@@ -95,6 +95,9 @@ function Filter({ name, title, value, options, names = {} }: { name: string; tit
     </div>
   );
 }
+
+/** BackupComplete was reached, and yet something is missing: docs/monitoring.md, "Am I protected?". */
+const LacksBadge = () => <Badge tone="warn" icon="warn">{t("not all of it")}</Badge>;
 
 function OneBackup({ id }: { id: string }) {
   const data = useBackup(id);
@@ -138,7 +141,7 @@ function OneBackup({ id }: { id: string }) {
   };
   return (
     <>
-      <Head title={backup.label ?? t("Backup {id}", { id: shortId(backup.id) })} back={back} lead={<><CompleteBadge complete={backup.complete} /><ConditionBadge condition={backup.condition} /><GradeBadge grade={backup.consistency?.grade} /><Time at={backup.created_at} /><span>{bytes(backup.bytes)}</span></>}>
+      <Head title={backup.label ?? t("Backup {id}", { id: shortId(backup.id) })} back={back} lead={<><CompleteBadge complete={backup.complete} />{lacks(backup) && <LacksBadge />}<ConditionBadge condition={backup.condition} /><GradeBadge grade={backup.consistency?.grade} /><Time at={backup.created_at} /><span>{bytes(backup.bytes)}</span></>}>
         {can("backupRestore") && <Button kind="main" onClick={() => go(["backups", id, "restore"])}>{t("Restore")}</Button>}
         {can("jobRestoreFiles") && can("sessionCreate") && backup.components.length > 0 && <Button onClick={session}>{t("Restore with its writers")}</Button>}
         {can("backupFiles") && <Button icon="folder" onClick={() => go(["backups", id, "files"])}>{t("Files")}</Button>}
@@ -150,6 +153,13 @@ function OneBackup({ id }: { id: string }) {
         <Note tone="warn" icon="warn">
           <strong>{t("This backup is not complete.")}</strong> {backup.reason}
           <p>{t("What was copied is kept; restoring it has to accept that.")}</p>
+        </Note>
+      )}
+      {lacks(backup) && (
+        <Note tone="warn" icon="warn">
+          <strong>{t("This backup does not hold all that was chosen.")}</strong>{" "}
+          {backup.files === 0 ? t("There is no file in it.") : t("Whoever made it did not report these as copied: {names}.", { names: backup.components.filter((one) => one.succeeded === false).map((one) => `${one.writer} / ${one.name}`).join(", ") })}
+          <p>{t("It does not count as protection.")}</p>
         </Note>
       )}
       {unsound(backup) && (
@@ -185,7 +195,7 @@ function OneBackup({ id }: { id: string }) {
             <tbody>
               {backup.components.map((one) => (
                 <tr key={one.id}>
-                  <th scope="row">{one.writer} / {one.name}<div class="small quiet">{one.type}</div></th>
+                  <th scope="row">{one.writer} / {one.name}<div class="small quiet">{one.type}</div>{one.succeeded === false && <Badge tone="bad" icon="failed">{t("not reported as copied")}</Badge>}</th>
                   <td><GradeBadge grade={one.grade} /></td>
                   <td class="p2 quiet">{one.grade_reason}</td>
                   <td class="p3"><code class="small">{one.backup_stamp ?? "–"}</code></td>

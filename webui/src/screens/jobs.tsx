@@ -108,7 +108,7 @@ function JobRow({ job }: { job: Job }) {
   const ms = pending(job.state) ? took(job) : job.started_at && job.finished_at ? Date.parse(job.finished_at) - Date.parse(job.started_at) : null;
   return (
     <tr>
-      <th scope="row"><Link to={["jobs", job.id]}>{job.operation}</Link></th>
+      <th scope="row" class="name"><Link to={["jobs", job.id]}>{job.operation}</Link>{job.label && <div class="small quiet">{job.label}</div>}</th>
       <td>
         <JobBadge state={job.state} />
         {job.error && <div class="small quiet">{job.error.hresult}</div>}
@@ -168,6 +168,8 @@ export const PHASES: Readonly<Record<string, readonly string[]>> = {
 function Phases({ job }: { job: Job }) {
   const phases = PHASES[job.operation]!;
   const at = phases.indexOf(job.progress?.phase ?? "");
+  // of a job that the service's own end interrupted nobody kept it: better no list than one that says "not yet" of what was done
+  if (at < 0 && !pending(job.state) && job.state !== "succeeded") return <p class="quiet">{t("How far it came is not known.")}</p>;
   return (
     <ol class="steps" aria-label={t("Phases")}>
       {phases.map((phase, i) => {
@@ -227,7 +229,7 @@ function OneJob({ id }: { id: string }) {
   const owner = (job as { owner?: string }).owner;
   return (
     <>
-      <Head title={job.operation} back={back} lead={<><JobBadge state={job.state} />{ms !== null && <span class="num">{running ? coarse(ms) : span(ms)}</span>}{owner && <span>{owner}</span>}</>}>
+      <Head title={job.operation} back={back} lead={<><JobBadge state={job.state} />{job.label && <span>{job.label}</span>}{ms !== null && <span class="num">{running ? coarse(ms) : span(ms)}</span>}{owner && <span>{owner}</span>}</>}>
         <CopyButton text={curl("GET", `/jobs/${job.id}?wait=60`)}>{t("Copy as curl")}</CopyButton>
         {can(running ? "jobCancel" : "jobRelease") && (running ? <Button kind="danger" icon="cancelled" why={why} onClick={() => ask(true)}>{t("Cancel")}</Button> : <Button kind="ghost" icon="trash" onClick={() => forget(true)}>{t("Release")}</Button>)}
       </Head>

@@ -7,7 +7,9 @@ import { Button, Field, Note, Trouble, willArrive } from "../ui/basics";
 export function LoginScreen() {
   const [token, setToken] = useState("");
   const [error, setError] = useState<ApiError | null>(null);
+  const [asked, setAsked] = useState<"token" | "certificate">("token");
   const attempt = async (given: string | null): Promise<void> => {
+    setAsked(given === null ? "certificate" : "token");
     try {
       await logIn(given);
       willArrive();
@@ -37,7 +39,13 @@ export function LoginScreen() {
         </form>
         <p class="or"><span>{t("or")}</span></p>
         <Button onClick={() => attempt(null)}>{t("Use this browser's client certificate")}</Button>
-        <Trouble error={error} title={error?.status === 401 ? t("Not accepted.") : undefined!} />
+        {error?.status === 401 ? (
+          <Note tone="bad" icon="failed">
+            <strong role="alert">{t("Not accepted.")}</strong> {asked === "certificate" ? t("This browser has presented no client certificate that is known here.") : t("This token is not known here, or it has ended.")}
+          </Note>
+        ) : (
+          <Trouble error={error} />
+        )}
       </main>
       <footer class="login-foot"><Preferences /></footer>
     </div>

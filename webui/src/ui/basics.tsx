@@ -80,13 +80,14 @@ export function Button({ children, onClick, kind = "plain", icon, why, type = "b
 export function Trouble({ error, title }: { error: ApiError | null | undefined; title?: string }) {
   if (!error) return null;
   const { problem } = error;
+  const saidBelow = problem.errors?.some((fault) => problem.detail?.includes(fault.detail));
   return (
     <div class="note bad" role="alert">
       <Icon name="failed" />
       <div>
         <strong>{title ?? problem.title ?? t("That did not work.")}</strong>
-        {problem.detail && problem.detail !== problem.title && <p>{problem.detail}</p>}
-        {problem.hint && <p class="hint">{problem.hint}</p>}
+        {problem.detail && problem.detail !== problem.title && !saidBelow && <p>{problem.detail}</p>}
+        {problem.hint && !problem.hint.startsWith("See `errors`") && <p class="hint">{problem.hint}</p>}
         {Boolean(problem.errors?.length) && (
           <ul>
             {problem.errors?.map((fault) => (
