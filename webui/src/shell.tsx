@@ -1,6 +1,6 @@
 // The frame of every screen: navigation, who is logged in, what runs, and whether all of it is fresh.
 import type { ComponentChildren } from "preact";
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { type ApiError, contact, get, login, logOut } from "./api/client";
 import { t, tn } from "./i18n";
 import { can, type Operation } from "./model/can";
@@ -74,7 +74,8 @@ export function Shell({ children }: { children: ComponentChildren }) {
     const asking = setInterval(() => void (document.hidden || get("/health/live").catch(() => undefined)), BEAT_MS);
     return () => clearInterval(asking);
   }, []);
-  useEffect(() => {
+  // with the menu's own appearance, not after it: a quick Escape would be missed
+  useLayoutEffect(() => {
     if (!open) return;
     const close = (event: KeyboardEvent): void => {
       if (event.key !== "Escape") return;
