@@ -1,5 +1,5 @@
 #pragma once
-/* What the providers that keep their snapshots in a place (providers/place.h) have in common: marks, all or nothing,
+/* What the providers that keep their snapshots in a place (providers/place.h) have in common: marks,
  * list, removal. A provider supplies the three differences. */
 #include <stdbool.h>
 
