@@ -76,8 +76,8 @@ def postgresql():
 
 def mariadb():
     sh("install -d -o mysql -g mysql /run/mysqld /srv/mysql; "
-       "mariadb-install-db --user=mysql --datadir=/srv/mysql --skip-test-db --auth-root-authentication-method=socket; "
-       "mariadb --version; setsid mariadbd --user=mysql --datadir=/srv/mysql --socket=/run/mysqld/mysqld.sock --skip-networking >/run/mariadb.log 2>&1 </dev/null &")
+       "mariadb-install-db --user=mysql --datadir=/srv/mysql --tmpdir=/run/mysqld --skip-test-db --auth-root-authentication-method=socket; "
+       "mariadb --version; setsid mariadbd --user=mysql --datadir=/srv/mysql --tmpdir=/run/mysqld --socket=/run/mysqld/mysqld.sock --skip-networking >/run/mariadb.log 2>&1 </dev/null &")
     until("mariadb -e 'SELECT 1'", "MariaDB")
     sh("mariadb -e \"CREATE USER IF NOT EXISTS mysql@localhost IDENTIFIED VIA unix_socket; GRANT ALL ON *.* TO mysql@localhost WITH GRANT OPTION\"")
 

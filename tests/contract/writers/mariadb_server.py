@@ -33,7 +33,8 @@ def directory():
 
 
 def install(data, options=()):
-    made = subprocess.run([INSTALL, "--no-defaults", "--datadir=" + data, "--auth-root-authentication-method=socket", "--skip-test-db",
+    """Its temporary tables lie beside it: a server that starts clears its tmpdir of those of every other one, and then both fail."""
+    made = subprocess.run([INSTALL, "--no-defaults", "--datadir=" + data, "--tmpdir=" + os.path.dirname(data), "--auth-root-authentication-method=socket", "--skip-test-db",
                            "--innodb-log-file-size=8M", "--auth-root-socket-user=" + USER, *options],
                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd="/", **IDENTITY)
     assert made.returncode == 0, made.stdout.decode(errors="replace")
@@ -61,7 +62,7 @@ class Server:
                 install(self.data, own_layout)
             else:
                 subprocess.run(["cp", "-a", template() + "/data", self.data], check=True)
-        self.command = [SERVER, "--no-defaults", "--datadir=" + self.data, "--socket=" + self.socket,
+        self.command = [SERVER, "--no-defaults", "--datadir=" + self.data, "--socket=" + self.socket, "--tmpdir=" + self.sockets,
                         "--pid-file=" + os.path.join(self.data, "server.pid"), *SMALL, *options]
         self.launch()
 
