@@ -222,7 +222,7 @@ int operation_copy(struct worker *worker, const json_t *args, json_t *result, st
     if (list_files(&listing, args, err) < 0)
         return -1;
     if (json_array_size(listing.items) == 0 && json_array_size(worker->components) == 0)
-        return err_set(err, VSS_E_BAD_STATE, "Choose components (POST …/components), or add volumes to the set, before its snapshot is taken.",
+        return err_set(err, VSS_E_BAD_STATE, "Choose components, or add volumes to the set, before its snapshot is taken.",
                        "copy: there is nothing to copy: the session has neither components nor volumes");
     AUTO_JSON json_t *done = NULL;
     worker_phase(worker, "copy");
