@@ -112,6 +112,7 @@
     POINT("provider.unexpose", "the provider cannot unmount a snapshot")                                               \
     POINT("worker.list_files", "operation")                                                                            \
     POINT("worker.list_backup_files", "operation")                                                                     \
+    POINT("worker.mover.late", "the patience with a mover that somebody waits for is over")                            \
     POINT("worker.archive", "operation")                                                                               \
     POINT("mover.read_out", "the mover child has listed an entry of a snapshot, and not read it")                      \
     POINT("worker.revert_check", "operation")                                                                          \

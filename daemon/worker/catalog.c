@@ -70,9 +70,16 @@ int operation_seal(struct worker *worker, const json_t *args, json_t *result, st
     return 0;
 }
 
+/* No job that could be cancelled: a repository that does not answer must not keep its caller, and one of few places, for ever. */
 int operation_list_backup_files(struct worker *worker, const json_t *args, json_t *result, struct err *err)
 {
-    return run_into(worker, "files", args, result, err);
+    AUTO_JSON json_t *request = json_copy((json_t *)args), *done = NULL;
+    json_put(request, "verb", json_string("files"));
+    json_put(request, "mover", json_string(json_str(json_object_get(args, "repository"), "mover", "archive")));
+    if (mover_client_ask(worker, request, "files", &done, err) < 0)
+        return -1;
+    json_object_update(result, done);
+    return 0;
 }
 
 int operation_remove_backup(struct worker *worker, const json_t *args, json_t *result, struct err *err)

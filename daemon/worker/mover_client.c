@@ -19,6 +19,7 @@
 
 enum {
     CANCEL_MS = 30000, /* a mover's time to remove its partial data, or what it had stored before the cancel was heard */
+    PATIENCE_MS = 120000, /* for an answer that somebody waits for */
     REAP_MS = 5000,    /* after SIGKILL; one that hangs in the kernel is left to whoever reaps our descendants */
     JSON_DEPTH_MAX = 64,
     LOOK_MS = 1000,      /* how often a mover is looked at that says nothing; one stopped as long is killed */
@@ -40,6 +41,8 @@ struct mover_client {
     struct err protocol; /* it talked nonsense, or does not run */
     int64_t stopped_ms;  /* since when it is stopped; 0: it runs */
     int64_t progress_ms; /* when core heard last */
+    int64_t patience_ms; /* so long for an answer; 0: as long as it takes */
+    bool late;           /* which is over */
 };
 
 static void clear_client(struct mover_client *client)
@@ -174,11 +177,19 @@ static bool is_stuck(struct mover_client *client)
     return false;
 }
 
+/* Somebody waits for it, and has waited long enough. */
+static bool is_late(struct mover_client *client, int64_t begun_ms)
+{
+    client->late = client->late || (client->patience_ms && (clock_mono_ms() - begun_ms >= client->patience_ms || worker_fault(client->worker, "worker.mover.late")));
+    return client->late;
+}
+
 static void converse(struct mover_client *client)
 {
-    int64_t kill_at = client->shielded ? clock_mono_ms() + CANCEL_MS : INT64_MAX;
+    int64_t begun_ms = clock_mono_ms(), kill_at = client->shielded ? begun_ms + CANCEL_MS : INT64_MAX;
     while (!client->ended && !client->protocol.hr && !client->done) {
-        if (!client->shielded && wait_stopped(&client->worker->wait) && kill_at == INT64_MAX) {
+        bool stops = !client->shielded && (wait_stopped(&client->worker->wait) || is_late(client, begun_ms));
+        if (stops && kill_at == INT64_MAX) {
             fd_cleanup(&client->in_fd);
             client->in_fd = -1;
             kill_at = clock_mono_ms() + CANCEL_MS;
@@ -206,6 +217,9 @@ static int conclude(struct mover_client *client, json_t **ret_result, struct err
     }
     bool stopped = !client->shielded && wait_stopped(&client->worker->wait);
     const json_t *error = json_object_get(client->done, "error");
+    if (client->late && !stopped && !json_object_get(client->done, "result"))
+        return err_set(err, VSS_E_UNEXPECTED, "Is the repository's disk or server within reach?", "the mover had no answer within %lld s and was given up",
+                       (long long)client->patience_ms / 1000);
     if (json_is_object(error)) {
         err_from_json(err, error);
         return stopped && err->hr == (uint32_t)VSS_S_ASYNC_CANCELLED ? worker_stopped(client->worker, err) : -1;
@@ -286,6 +300,12 @@ int mover_client_run(struct worker *worker, const json_t *request, const char *p
                      struct err *err)
 {
     struct mover_client client = {.worker = worker, .phase = phase};
+    return run(&client, request, ret_result, err);
+}
+
+int mover_client_ask(struct worker *worker, const json_t *request, const char *phase, json_t **ret_result, struct err *err)
+{
+    struct mover_client client = {.worker = worker, .phase = phase, .patience_ms = PATIENCE_MS};
     return run(&client, request, ret_result, err);
 }
 

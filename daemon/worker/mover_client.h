@@ -12,6 +12,8 @@ struct worker;
  * ret_result: new reference. */
 int mover_client_run(struct worker *worker, const json_t *request, const char *phase, json_t **ret_result,
                      struct err *err);
+/* The same for who waits for the answer of a call, and for no job: after two minutes it is given up as at a cancel, VSS_E_UNEXPECTED. */
+int mover_client_ask(struct worker *worker, const json_t *request, const char *phase, json_t **ret_result, struct err *err);
 /* Starts a child ahead of its request, which the next mover_client_run finds loaded: most of a short verb is the program's
  * start. Whoever called it calls mover_client_unready when no request comes. */
 void mover_client_ready(struct worker *worker);

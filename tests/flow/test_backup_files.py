@@ -73,6 +73,19 @@ def test_those_who_look_into_backups_at_once_are_bounded(node):
         wire.close()
 
 
+@pytest.mark.parametrize("node", ("archive",), indirect=True)
+def test_a_repository_that_does_not_answer_is_given_up(node):
+    """Its mover is told to stop, and killed when it does not: the caller has an answer, and the place is free again."""
+    (node.faults / "mover.start").write_text("pause")
+    (node.faults / "worker.mover.late").write_text("fail")
+    given_up = node.call("GET", node.at)
+    assert given_up.status == 500 and "no answer within 120 s" in given_up.json["detail"] and "within reach" in given_up.json["hint"], given_up
+    for point in ("mover.start", "worker.mover.late"):
+        leftovers.forget(node, point)
+    assert not leftovers.settle(lambda: [entry for entry in leftovers.processes(node) if "--role=mover" in entry[1]])
+    assert node.call("GET", node.at).status == 200
+
+
 def test_what_cannot_be_looked_at_is_told(node):
     (node.faults / "worker.list_backup_files").write_text("fail")
     failed = node.call("GET", node.at)

@@ -29,7 +29,7 @@ ELSEWHERE = {  # who meets them, or why nobody does yet
     "provider.btrfs.create": "nobody yet: needs a btrfs", "provider.reflink.create": "nobody yet: needs an XFS or btrfs",
     "signer.seal": "tests/flow/test_audit_seal.py", "signer.sealed": "tests/flow/test_audit_seal.py",
     "engine.sealed": "tests/flow/test_repository.py", "engine.idempotency": "tests/flow/test_idempotency.py",
-    "worker.list_backup_files": "tests/flow/test_backup_files.py", **{point: "tests/flow/test_webhooks.py" for point in ("engine.webhook.settle", "courier.send", "courier.delivered")},
+    "worker.list_backup_files": "tests/flow/test_backup_files.py", "worker.mover.late": "tests/flow/test_backup_files.py", **{point: "tests/flow/test_webhooks.py" for point in ("engine.webhook.settle", "courier.send", "courier.delivered")},
     "mover.spawn": "nobody yet: only movers that run a program (restic)", **{point: "tests/flow/test_snapshots.py, test_expose_revert.py" for point in POINTS
        if point.removeprefix("worker.").removeprefix("provider.").removeprefix("engine.") in ("remove_snapshot", "expose", "unexpose", "exposed",
        "list_files", "revert_check", "revert", "revert_outcome", "btrfs.revert.copied", "btrfs.revert.exchanged")},
